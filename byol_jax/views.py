@@ -1,0 +1,83 @@
+"""View recipes as plain data: the one thing that ``data`` (tf.data) and ``augment`` (JAX) share.
+
+A recipe says how the two views of an image are made; it holds no code that touches a pixel.
+Defaults are the paper's (Table 6, Appendix B); the order of the operations is fixed:
+crop, rotation, flip, colour jitter (its four operations in random order), grayscale, blur, solarize, clip to [0, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class View:
+    """Probabilities and strengths of one view. The fields stand in the order in which the operations run."""
+
+    crop_area: tuple[float, float] = (0.08, 1.0)  # share of the image's area, sampled uniformly
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height, sampled log-uniformly
+    rotation: float = 0.0  # radians; the angle is uniform in [-rotation, rotation]; not in the paper
+    flip: float = 0.5  # probability of a left-right flip
+    jitter: float = 0.8  # probability of the whole colour jitter
+    brightness: float = 0.4  # additive, uniform in [-b, b]
+    contrast: float = 0.4  # factor, uniform in [1 - c, 1 + c], about each channel's mean
+    saturation: float = 0.2  # factor on HSV saturation, uniform in [1 - s, 1 + s]
+    hue: float = 0.1  # in turns, uniform in [-h, h]
+    grayscale: float = 0.2  # probability
+    blur: float = 1.0  # probability; the kernel spans a tenth of the image's height
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels, uniform
+    solarize: float = 0.0  # probability
+    solarize_threshold: float = 0.5  # pixels at or above it are inverted
+
+
+@dataclass(frozen=True)
+class Views:
+    """The recipe of both views, and how an image is prepared when nothing is augmented.
+
+    Attributes:
+      size: side of a view, in pixels (views are square, 3 channels).
+      view1, view2: the distributions T and T' of the paper.
+      eval_crop: side of the central crop taken at evaluation, as a share of the shorter side (224/256 in the paper).
+      mean, std: per-channel normalisation of [0, 1] pixels, applied last.
+    """
+
+    size: int = 224
+    view1: View = field(default_factory=View)
+    view2: View = field(default_factory=lambda: View(blur=0.1, solarize=0.2))
+    eval_crop: float = 0.875
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def both(self, **changes: object) -> Views:
+        """The same recipe with the given ``View`` fields changed in both views."""
+        view1 = dataclasses.replace(self.view1, **changes)  # type: ignore[arg-type]
+        view2 = dataclasses.replace(self.view2, **changes)  # type: ignore[arg-type]
+        return dataclasses.replace(self, view1=view1, view2=view2)
+
+
+def imagenet(size: int = 224) -> Views:
+    """The paper's recipe (Table 6)."""
+    return Views(size=size)
+
+
+def small(size: int = 32) -> Views:
+    """The paper's recipe without blur, and with the whole image at evaluation: for images of about 32 pixels."""
+    return Views(size=size, eval_crop=1.0).both(blur=0.0)
+
+
+def gray(size: int = 28) -> Views:
+    """For images without colour: crop, brightness and contrast only; no flip, since digits and letters have a side."""
+    views = small(size).both(flip=0.0, saturation=0.0, hue=0.0, grayscale=0.0, solarize=0.0)
+    return dataclasses.replace(views, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def image(size: int = 224) -> Views:
+    """The recipe for colour images of this size: ``small`` up to 48 pixels, ``imagenet`` above."""
+    return small(size) if size <= 48 else imagenet(size)
+
+
+PRESETS = {"imagenet": imagenet, "small": small, "gray": gray}

@@ -1,0 +1,48 @@
+"""Packaging of byol_jax. Tools are configured in pyproject.toml; exact versions for development and CI in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+CORE = [
+    "absl-py",
+    "chex>=0.1.90",
+    "flax>=0.12",
+    "jax>=0.10",
+    "jinja2>=3.1",
+    "matplotlib>=3.9",
+    "ml-collections>=1.1",
+    "numpy>=2.0",
+    "optax>=0.2.6",
+    "orbax-checkpoint>=0.11.30",
+    "pillow>=11",
+    "rich>=13",
+    "scikit-learn>=1.5",
+]
+DATA = ["array-record>=0.8; platform_system == 'Linux'", "tensorflow-datasets>=4.9.9"]
+TENSORBOARD = ["tensorboardX>=2.6"]
+WANDB = ["wandb>=0.19"]
+TEST = ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"]
+
+setup(
+    name="byol-jax",
+    version="0.1.0",
+    description="Bootstrap Your Own Latent in JAX and Flax, for GPU and TPU",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["byol_jax", "byol_jax.*"]),
+    package_data={"byol_jax": ["report/*.html"]},
+    install_requires=[*CORE, *DATA, "tensorflow-cpu>=2.20; platform_system == 'Linux'", "tensorflow>=2.20; platform_system != 'Linux'"],
+    extras_require={
+        "cuda13": ["jax[cuda13]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10"],
+        "tensorboard": TENSORBOARD,
+        "wandb": WANDB,
+        "dev": [*TEST, *TENSORBOARD, *WANDB],
+    },
+    entry_points={"console_scripts": ["byol-jax = byol_jax.cli:main"]},
+)
