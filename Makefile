@@ -1,0 +1,46 @@
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/digits
+
+.PHONY: demo test test-slow lint format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       pretrain on the embedded digits, evaluate, write a report (minutes on 2 cores)"
+	@echo "make test       the fast test suite"
+	@echo "make test-slow  the tests that take minutes each"
+	@echo "make lint       ruff (lint, format) and mypy"
+	@echo "make format     let ruff mend what it can"
+	@echo "make bench      how fast a training step, its input and its augmentation run here"
+
+.venv/ready: setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/ready
+	$(BIN)/byol-jax pretrain --config configs/digits.py --workdir $(RUN)
+	$(BIN)/byol-jax evaluate fewlabels --workdir $(RUN)
+	$(BIN)/byol-jax report --workdir $(RUN)
+
+test: .venv/ready
+	$(BIN)/python -m pytest -n 2
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/ready
+	$(BIN)/python -m experiments.speed.bench
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache
