@@ -1,0 +1,121 @@
+"""The frozen encoder: uint8 images in, embeddings out. What every evaluation, and every user of a run, holds in the hand."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from byol_jax.augment.image import preprocess
+from byol_jax.views import Views
+
+Forward = Callable[[Any, jax.Array], jax.Array]
+
+
+class Encoder:
+    """A network with its weights, in evaluation mode: ``encoder(images) -> embeddings``.
+
+    Weights are placed once on this process's devices and the batch is split over them; processes work independently. Batches are
+    padded to a few fixed sizes, so a data set is encoded with one or two compilations whatever its length.
+
+    Args:
+      module: the backbone, ``(x, train) -> [B, D]``, or a whole network whose output has an ``embedding``.
+      variables: the module's variables, ``{"params": ...}`` and, with batch norm, ``{"batch_stats": ...}``.
+      views: how an image is prepared: central crop, size, normalisation.
+      mesh: devices to use, those of this process; None takes all local devices.
+    """
+
+    def __init__(self, module: nn.Module, variables: Any, views: Views, mesh: Mesh | None = None) -> None:
+        self.module, self.views = module, views
+        self.mesh = _local_mesh(mesh)
+        host_variables = jax.tree.map(np.asarray, jax.device_get(variables))
+        self.variables = jax.device_put(host_variables, NamedSharding(self.mesh, PartitionSpec()))
+
+    @classmethod
+    def from_state(cls, method: Any, state: Any, views: Views, mesh: Mesh | None = None) -> Encoder:
+        """The online encoder of a ``ByolState``: what BYOL keeps at the end (paper, section 3.1)."""
+        variables = {kind: tree["encoder"] for kind, tree in state.online.items() if "encoder" in tree}
+        return cls(method.encoder, variables, views, mesh)
+
+    @classmethod
+    def untrained(cls, module: nn.Module, views: Views, *, seed: int = 0, mesh: Mesh | None = None) -> Encoder:
+        """The same network with fresh random weights and running statistics: the baseline that costs nothing."""
+        image = jnp.zeros((1, views.size, views.size, 3), jnp.float32)
+        variables = jax.jit(functools.partial(module.init, train=False))(jax.random.key(seed), image)
+        return cls(module, variables, views, mesh)
+
+    def __call__(self, images: np.ndarray, *, pad_to: int | None = None) -> np.ndarray:
+        """Embeds images.
+
+        Args:
+          images: uint8 [B, H, W, 3], any H and W; cropped, resized and normalised as ``views`` says.
+          pad_to: compile for this many rows (give the size of a full batch when the last one may be smaller);
+            None rounds B up to a power of two.
+
+        Returns:
+          float32 [B, D].
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(
+                f"images: got {images.dtype} {images.shape}; the encoder takes uint8 [B, H, W, 3] (repeat gray images over 3 channels)"
+            )
+        return self._run(_forward(self.module, self.views, True), images, pad_to)
+
+    def views_of(self, images: np.ndarray, *, pad_to: int | None = None) -> np.ndarray:
+        """Embeds views that are already cut, augmented and normalised: float32 [B, S, S, 3] -> float32 [B, D]."""
+        images = np.asarray(images)
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(f"views: got {images.dtype} {images.shape}; expected normalised float32 [B, S, S, 3]")
+        return self._run(_forward(self.module, self.views, False), images, pad_to)
+
+    def with_views(self, views: Views) -> Encoder:
+        """The same weights behind another preparation of the images."""
+        return Encoder(self.module, self.variables, views, self.mesh)
+
+    def _run(self, forward: Forward, images: np.ndarray, pad_to: int | None) -> np.ndarray:
+        rows = len(images)
+        padded = _padded_rows(rows, pad_to, self.mesh.size)
+        images = np.concatenate([images, np.zeros((padded - rows, *images.shape[1:]), images.dtype)])
+        placed = jax.device_put(images, NamedSharding(self.mesh, PartitionSpec("data")))
+        return np.asarray(forward(self.variables, placed))[:rows]
+
+
+def _padded_rows(rows: int, pad_to: int | None, devices: int) -> int:
+    wanted = max(rows, pad_to) if pad_to else 1 << max(rows - 1, 0).bit_length()
+    return -(-wanted // devices) * devices
+
+
+def _local_mesh(mesh: Mesh | None) -> Mesh:
+    """The part of the mesh that belongs to this process: features are computed apart and gathered once, at the end."""
+    devices = jax.local_devices() if mesh is None else [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def _forward(module: nn.Module, views: Views, raw: bool) -> Forward:
+    """One compiled function for all encoders of equal module and views, so that evaluating a run every few epochs compiles once."""
+    try:
+        return _cached_forward(module, views, raw)
+    except TypeError:  # a module with an unhashable field (a list, say) is compiled for itself
+        return _make_forward(module, views, raw)
+
+
+def _make_forward(module: nn.Module, views: Views, raw: bool) -> Forward:
+    def forward(variables: Any, images_BxHxWx3: jax.Array) -> jax.Array:
+        x = preprocess(images_BxHxWx3, views) if raw else images_BxHxWx3
+        out = module.apply(variables, x, False)
+        out = getattr(out, "embedding", out)
+        if not isinstance(out, jax.Array) or out.ndim != 2:
+            raise ValueError(f"{type(module).__name__} returned {jax.tree.map(jnp.shape, out)}; an encoder returns one array [B, D]")
+        return out.astype(jnp.float32)
+
+    return jax.jit(forward)
+
+
+_cached_forward = functools.lru_cache(maxsize=16)(_make_forward)

@@ -1,0 +1,60 @@
+"""What every evaluation returns: a result that prints itself and can be kept as JSON beside the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+class Result:
+    """Base of the result dataclasses. Accuracies are shares in [0, 1]; tables show per cent."""
+
+    def rows(self) -> tuple[str, Sequence[str], Sequence[Sequence[str]]]:
+        """Title, column headings and cells of the table."""
+        raise TypeError(f"{type(self).__name__} has no table")
+
+    def rich(self) -> Table:
+        """The table, for a rich console."""
+        title, headings, cells = self.rows()
+        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+        for i, heading in enumerate(headings):
+            table.add_column(heading, justify="right" if i else "left", no_wrap=True)
+        for row in cells:
+            table.add_row(*row)
+        return table
+
+    def table(self) -> str:
+        """The table as plain text."""
+        out = io.StringIO()
+        Console(file=out, width=120, color_system=None).print(self.rich())
+        return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON-ready data (keys of mappings become text)."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+
+
+def percent(share: float) -> str:
+    """``0.98765 -> "98.8"``."""
+    return f"{100 * share:.1f}"
+
+
+def save(workdir: str | os.PathLike[str], name: str, result: Result) -> Path:
+    """Writes ``workdir/evaluation/<name>.json`` (whole or not at all) and returns its path."""
+    path = Path(workdir) / "evaluation" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    title, headings, cells = result.rows()
+    content = {"title": title, "headings": list(headings), "rows": [list(row) for row in cells], "result": result.to_json()}
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path
