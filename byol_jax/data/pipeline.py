@@ -1,0 +1,147 @@
+"""Source + view recipe -> numpy batches, the same ones whenever (seed, step) is the same.
+
+Two roads lead to a batch. Arrays in memory whose crops are cut on the device need numpy alone: rows are gathered, and TensorFlow is
+never imported. Everything else runs through tf.data (``byol_jax.data.stream``), imported when first needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from byol_jax.data import order
+from byol_jax.data.arrays import ArraySource, nearest
+from byol_jax.data.order import Shard
+from byol_jax.data.prefetch import Batch, Batches
+from byol_jax.data.source import LOG, UNLABELLED, Source
+from byol_jax.views import Views
+
+ViewFn = Callable[[dict[str, Any], Any], dict[str, Any]]
+
+
+def train_batches(
+    source: Source,
+    views: Views | ViewFn,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    shard: Shard = Shard(),
+    augment_on: str = "device",
+    max_bad_share: float = 0.01,
+    threads: int | None = None,
+) -> Batches:
+    """The endless training batches of this process, from global batch ``start_step`` on.
+
+    Epochs follow each other without a gap and every example comes once an epoch; a batch larger than the data spans several epochs (one
+    warning in the log). The rows of all shards, put together, do not depend on their number, and a run resumed at step k gets exactly
+    the batches k, k+1, ...
+
+    Args:
+      source: an ``ArraySource``, or anything that follows ``Source``.
+      views: a recipe, or your own ``fn(example, seed) -> {"view1", "view2"}`` of tensors, where example is ``{"image": uint8[H, W, 3],
+        "label": int32}``, seed is int64[2], and the function is traced by tf.data.
+      batch_size: size of the global batch; this process gets ``batch_size / shard.count`` rows, b.
+      seed: seed of the run, 0..2**64-1.
+      start_step: first global batch.
+      shard: this process's share.
+      augment_on: "device": only crops are made here, and from an ``ArraySource`` not even those; "host": the whole recipe runs in tf.data.
+      max_bad_share: largest share of files that may be undecodable; each is replaced by the next decodable one of the source.
+      threads: parallel decoders; None lets tf.data choose.
+
+    Returns:
+      Batches: an iterator with ``close()`` and ``bad_files``. A batch holds "label" int32[b] (-1: none) and either "image"
+      uint8[b, H, W, 3] (``ArraySource``, "device") or "view1" and "view2", uint8[b, S, S, 3] (as your own ``views`` gives them otherwise).
+
+    Raises:
+      ValueError: an empty source, a batch the shards cannot divide, a seed or step out of range, an unknown ``augment_on``; and, while
+        iterating, more undecodable files than allowed, or an example that does not follow the protocol.
+    """
+    if augment_on not in ("device", "host"):
+        raise ValueError(f"augment_on={augment_on!r} is not one of ['device', 'host']{nearest(str(augment_on), ['device', 'host'])}")
+    if not 0 <= max_bad_share <= 1:
+        raise ValueError(f"max_bad_share={max_bad_share}: must lie in [0, 1]")
+    n = _length(source)
+    order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)  # its errors here, not in the thread
+    if batch_size > n:
+        LOG.warning("batch_size=%d is larger than the data set (%d examples): each batch spans more than one epoch", batch_size, n)
+    if isinstance(source, ArraySource) and isinstance(views, Views) and augment_on == "device":
+        steps = order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
+        return Batches(lambda: _gather(source, steps))
+    from byol_jax.data import stream
+
+    return stream.train_batches(
+        source,
+        views,
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        shard=shard,
+        augment_on=augment_on,
+        max_bad_share=max_bad_share,
+        threads=threads,
+    )
+
+
+def _gather(source: ArraySource, steps: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Batch]:
+    for index, _ in steps:
+        yield {"image": source.images[index], "label": _labels(source, index)}
+
+
+def _labels(source: ArraySource, index: np.ndarray) -> np.ndarray:
+    return np.full(len(index), UNLABELLED, np.int32) if source.labels is None else source.labels[index]
+
+
+def eval_batches(
+    source: Source, views: Views, *, batch_size: int, shard: Shard = Shard(), max_bad_share: float = 0.01, threads: int | None = None
+) -> Batches:
+    """One pass over the source in its own order, nothing dropped: the last batch is smaller if it must be.
+
+    Every shard yields the same number of batches, ``ceil(N / batch_size)``; in the last one a shard may have fewer rows, or none.
+
+    Args:
+      source: any source; images of an ``ArraySource`` come as they are (``augment.preprocess`` crops and resizes them on the device),
+        those of another are centre-cropped and resized here, as the official code does it, to uint8.
+      views: gives ``size`` and ``eval_crop``.
+      batch_size: size of the global batch.
+      shard: this process's share of each batch.
+      max_bad_share: largest share of files that may be undecodable; these are left out, as "index" shows.
+      threads: parallel decoders; None lets tf.data choose.
+
+    Returns:
+      Batches of "image" uint8[b, H, W, 3], "label" int32[b] (-1: none), "index" int64[b] (position in the source).
+
+    Raises:
+      ValueError: as for ``train_batches``.
+    """
+    n = _length(source)
+    steps = _eval_steps(n, batch_size, shard.rows(batch_size))
+    if isinstance(source, ArraySource):
+        return Batches(lambda: _eval_gather(source, steps))
+    from byol_jax.data import stream
+
+    return stream.eval_batches(source, views, steps, max_bad_share=max_bad_share, threads=threads)
+
+
+def _eval_steps(n: int, batch_size: int, rows: range) -> Iterator[np.ndarray]:
+    for start in range(0, n, batch_size):
+        yield np.arange(min(start + rows.start, n), min(start + rows.stop, n), dtype=np.int64)
+
+
+def _eval_gather(source: ArraySource, steps: Iterator[np.ndarray]) -> Iterator[Batch]:
+    for index in steps:
+        yield {"image": source.images[index], "label": _labels(source, index), "index": index}
+
+
+def _length(source: Source) -> int:
+    if not isinstance(source, Source):
+        raise ValueError(
+            f"source: {type(source).__name__} has no __len__ and __getitem__; "
+            "pass what byol_jax.data.from_arrays, folder or tfds return, or a class of your own"
+        )
+    n = len(source)
+    if n < 1:
+        raise ValueError(f"source: {type(source).__name__} is empty; there must be at least one example")
+    return n
