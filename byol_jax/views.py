@@ -8,6 +8,7 @@ crop, rotation, flip, colour jitter (its four operations in random order), grays
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -33,6 +34,22 @@ class View:
     solarize: float = 0.0  # probability
     solarize_threshold: float = 0.5  # pixels at or above it are inverted
 
+    def errors(self) -> list[str]:
+        """What is out of range, one sentence a fault; empty for a good recipe. Never raises, so that a caller can report all at once."""
+        found = []
+        for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
+            if not 0 <= getattr(self, name) <= 1:
+                found.append(f"{name}={getattr(self, name)}: a probability lies in [0, 1]")
+        limits = {"rotation": math.pi, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
+        for name, limit in limits.items():
+            if not 0 <= getattr(self, name) <= limit:
+                found.append(f"{name}={getattr(self, name)}: lies in [0, {limit:.4g}]")
+        for name, top in (("crop_area", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
+            low, high = getattr(self, name)
+            if not (0 < low <= high <= top and math.isfinite(high)):
+                found.append(f"{name}=({low}, {high}): wants 0 < low <= high" + (" <= 1" if top == 1 else ""))
+        return found
+
 
 @dataclass(frozen=True)
 class Views:
@@ -51,6 +68,17 @@ class Views:
     eval_crop: float = 0.875
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    def errors(self) -> list[str]:
+        """What is out of range in the recipe, as ``View.errors``, with the view named."""
+        found = [f"view{i}.{error}" for i, view in enumerate((self.view1, self.view2), 1) for error in view.errors()]
+        if self.size < 1:
+            found.append(f"size={self.size}: a view has at least one pixel a side")
+        if not 0 < self.eval_crop <= 1:
+            found.append(f"eval_crop={self.eval_crop}: a share of the shorter side, in (0, 1]")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+            found.append(f"mean={self.mean}, std={self.std}: three numbers each, and every std above 0")
+        return found
 
     def both(self, **changes: object) -> Views:
         """The same recipe with the given ``View`` fields changed in both views."""
