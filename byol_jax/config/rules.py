@@ -1,0 +1,155 @@
+"""Which settings go together. Each rule yields (the keys it speaks of, the message); ``resolve`` leaves out those about a key
+that is wrong in itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from byol_jax import views as recipes
+from byol_jax.config.check import nearest
+
+if TYPE_CHECKING:
+    from byol_jax.config.spec import Form
+
+Broken = Iterator[tuple[tuple[str, ...], str]]
+
+ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200", "resnet")
+SOURCES = ("digits", "idx", "npz", "folder", "tfds")
+OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # my_pkg.mod:Name
+
+
+def combinations(form: Form) -> Broken:
+    """All broken rules, in the order of the keys."""
+    for rule in (_length, _data, _test_data, _views, _encoder, _method, _optimizer):
+        yield from rule(form)
+
+
+def is_own(name: str) -> bool:
+    """Whether a name stands for an object of the user's: ``my_pkg.mod:Name``."""
+    return OWN.fullmatch(name) is not None
+
+
+def _known(key: str, name: str, choices: tuple[str, ...]) -> Broken:
+    if name not in choices and not is_own(name):
+        listed = ", ".join(repr(choice) for choice in choices)
+        yield (key,), f"{key} = {name!r}: it must be one of {listed}, or your own 'my_pkg.mod:Name'{nearest(name, choices)}"
+
+
+def _length(form: Form) -> Broken:
+    if form.epochs is None and form.steps is None:
+        yield ("epochs", "steps"), "epochs = None and steps = None: set exactly one of them"
+    if form.epochs is not None and form.steps is not None:
+        yield ("steps", "epochs"), f"steps = {form.steps} and epochs = {form.epochs}: set exactly one of them, the other to None"
+    n = form.optimizer.accumulate
+    if form.batch_size % n:
+        fits = " or ".join(str(size) for size in (form.batch_size // n * n, (form.batch_size // n + 1) * n) if size)
+        yield (
+            ("batch_size", "optimizer.accumulate"),
+            f"batch_size = {form.batch_size}: it must be divisible by optimizer.accumulate = {n}; the nearest that are: {fits}",
+        )
+
+
+def _data(form: Form) -> Broken:
+    data = form.data
+    yield from _known("data.source", data.source, SOURCES)
+    if data.source in ("idx", "npz", "folder") and data.path is None:
+        what = "the .npz file" if data.source == "npz" else "the folder"
+        yield ("data.path", "data.source"), f"data.path = None: data.source = {data.source!r} needs {what}"
+    if data.source == "tfds" and data.name is None:
+        yield ("data.name", "data.source"), "data.name = None: data.source = 'tfds' needs the data set's name, such as 'cifar10'"
+    if data.source == "digits" and data.path is not None:
+        yield ("data.path", "data.source"), f"data.path = {data.path!r}: data.source = 'digits' comes with scikit-learn and reads no path"
+    if data.source in SOURCES and data.source != "tfds":
+        if data.name is not None:
+            yield ("data.name", "data.source"), f"data.name = {data.name!r}: only data.source = 'tfds' has a name"
+        if data.in_memory:
+            yield ("data.in_memory", "data.source"), "data.in_memory = True: only data.source = 'tfds' has this choice"
+    if data.args and data.source in SOURCES:
+        yield ("data.args", "data.source"), f"data.args = {data.args!r}: only your own source ('my_pkg.mod:Name') takes arguments"
+
+
+def _test_data(form: Form) -> Broken:
+    data = form.data
+    if data.source == "folder" and data.test_split is not None:
+        yield ("data.test_split", "data.source"), f"data.test_split = {data.test_split!r}: a folder's test images stand in data.test_path"
+    if data.source in SOURCES and data.source != "folder" and data.test_path is not None:
+        yield (
+            ("data.test_path", "data.source"),
+            f"data.test_path = {data.test_path!r}: only a folder has one; set data.test_split",
+        )
+    if form.evaluation.every_epochs is not None and data.test_split is None and data.test_path is None:
+        key = "data.test_path" if data.source == "folder" else "data.test_split"
+        yield (
+            ("evaluation.every_epochs", "data.test_split", "data.test_path", "data.source"),
+            f"evaluation.every_epochs = {form.evaluation.every_epochs}: evaluation needs test data; set {key}, or every_epochs to None",
+        )
+
+
+def _views(form: Form) -> Broken:
+    preset, function = form.views.preset, form.views.function
+    if preset not in recipes.PRESETS:
+        listed = ", ".join(repr(choice) for choice in recipes.PRESETS)
+        yield ("views.preset",), f"views.preset = {preset!r}: it must be one of {listed}{nearest(preset, recipes.PRESETS)}"
+    if function is not None and not is_own(function):
+        yield ("views.function",), f"views.function = {function!r}: it must be None or your own 'my_pkg.mod:name'"
+    elif function is not None and form.data.augment_on != "host":
+        yield (
+            ("data.augment_on", "views.function"),
+            f"data.augment_on = {form.data.augment_on!r}: {function!r} runs in tf.data and needs augment_on = 'host'",
+        )
+
+
+def _encoder(form: Form) -> Broken:
+    encoder = form.encoder
+    yield from _known("encoder.name", encoder.name, ENCODERS)
+    parts = {name: getattr(encoder, name) for name in ("block", "stages", "channels")}
+    for name, value in parts.items():
+        if encoder.name == "resnet" and value is None:
+            yield (f"encoder.{name}", "encoder.name"), f"encoder.{name} = None: encoder.name = 'resnet' needs block, stages and channels"
+        elif encoder.name in ENCODERS and encoder.name != "resnet" and value is not None:
+            near = "that is fixed by the name; use encoder.name = 'resnet' for your own"
+            yield (f"encoder.{name}", "encoder.name"), f"encoder.{name} = {value!r} with encoder.name = {encoder.name!r}: {near}"
+    if encoder.name == "resnet" and encoder.stages and encoder.channels and len(encoder.stages) != len(encoder.channels):
+        yield (
+            ("encoder.channels", "encoder.stages"),
+            f"encoder.channels = {encoder.channels}: it must have one entry for each of encoder.stages = {encoder.stages}",
+        )
+    if encoder.args and encoder.name in ENCODERS:
+        yield (
+            ("encoder.args", "encoder.name"),
+            f"encoder.args = {encoder.args!r}: only your own encoder ('my_pkg.mod:Name') takes arguments",
+        )
+    if is_own(encoder.name):
+        for name in ("width", "stem", "block", "stages", "channels", "zero_init_last_bn", "dtype"):
+            value = getattr(encoder, name)
+            if value != type(encoder).__dataclass_fields__[name].default:
+                given = f"your own encoder {encoder.name!r} is given encoder.args alone; put it there"
+                yield (f"encoder.{name}", "encoder.name"), f"encoder.{name} = {value!r}: {given}"
+
+
+def _method(form: Form) -> Broken:
+    projector, predictor = form.method.projector, form.method.predictor
+    if projector.out != predictor.out:
+        yield (
+            ("method.predictor.out", "method.projector.out"),
+            f"method.predictor.out = {predictor.out}: it must equal method.projector.out = {projector.out}, which it predicts",
+        )
+    if form.method.loss != "regression" and not is_own(form.method.loss):
+        near = nearest(form.method.loss, ["regression"])
+        yield ("method.loss",), f"method.loss = {form.method.loss!r}: it must be 'regression' or your own 'my_pkg.mod:name'{near}"
+
+
+def _optimizer(form: Form) -> Broken:
+    optimizer = form.optimizer
+    if optimizer.warmup_steps is not None and optimizer.warmup_epochs is not None:
+        both = f"optimizer.warmup_steps = {optimizer.warmup_steps} and optimizer.warmup_epochs = {optimizer.warmup_epochs}"
+        yield ("optimizer.warmup_steps", "optimizer.warmup_epochs"), f"{both}: set at most one of them, the other to None"
+    for unit in ("epochs", "steps"):
+        warmup, total = getattr(optimizer, f"warmup_{unit}"), getattr(form, unit)
+        if warmup and total is not None and warmup >= total:
+            yield (
+                (f"optimizer.warmup_{unit}", unit),
+                f"optimizer.warmup_{unit} = {warmup}: the warm-up must be shorter than the run, {unit} = {total}",
+            )

@@ -1,0 +1,168 @@
+"""What can be configured: a tree of frozen dataclasses with the paper's values (Table 6, Appendix B) as defaults.
+
+Annotations and rules are the schema of a config file. A value of None means "not set". ``Form`` is what a config file writes, ``Spec``
+the same with the views' preset filled in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from byol_jax import views as recipes
+from byol_jax.config.check import above, at_least, between, each, hints, ruled
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Where examples come from.
+
+    ``source`` "digits" needs nothing; "idx" and "folder" take ``path`` as a folder, "npz" as a file; "tfds" takes ``name`` (and ``path``
+    as its data_dir); "my_pkg.mod:Name" is called as ``Name(split, **args)``. A folder's test images stand in ``test_path``.
+    """
+
+    source: str = "digits"
+    path: str | None = None
+    test_path: str | None = None
+    name: str | None = None
+    split: str = "train"
+    test_split: str | None = None
+    labelled_split: str | None = None  # what k-NN and linear evaluation learn from, where ``split`` has no labels; None = split
+    in_memory: bool = False  # tfds only: decode everything once and keep it as one array
+    args: dict[str, Any] = field(default_factory=dict)
+    max_bad_share: float = ruled(0.01, between(0, 1))  # of the files seen, before the run fails
+    augment_on: Literal["device", "host"] = "device"
+    threads: int | None = ruled(None, at_least(1))
+
+
+_VIEW_FIELDS = [(name, hint | None, None) for name, hint in hints(recipes.View).items()]
+ViewChanges: Any = dataclasses.make_dataclass("ViewChanges", _VIEW_FIELDS, frozen=True)  # every field of View; None = as the preset has it
+
+
+@dataclass(frozen=True)
+class ViewsForm:
+    """``views`` as a config file writes it: a preset, and what differs from it; ranges are in ``Views.errors``."""
+
+    preset: str = "imagenet"
+    size: int = 224
+    view1: ViewChanges = field(default_factory=ViewChanges)
+    view2: ViewChanges = field(default_factory=ViewChanges)
+    eval_crop: float | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    function: str | None = None  # your own pair of views, in tf.data
+
+
+@dataclass(frozen=True)
+class ViewsSpec(recipes.Views):
+    """The whole recipe, and where it came from."""
+
+    preset: str = "imagenet"
+    function: str | None = None  # your own pair of views, in tf.data
+
+    def recipe(self) -> recipes.Views:
+        """The recipe alone."""
+        return recipes.Views(**{name: getattr(self, name) for name in hints(recipes.Views)})
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """``name`` is a ResNet of the paper, "resnet" for your own ``stages`` and ``channels``, or "my_pkg.mod:Name" called with ``args``."""
+
+    name: str = "resnet50"
+    width: int = ruled(1, between(1, 16))
+    stem: Literal["imagenet", "small"] = "imagenet"  # 7x7 stride 2 and a pool, or 3x3 stride 1 for images up to about 64 px
+    block: Literal["basic", "bottleneck"] | None = None
+    stages: tuple[int, ...] | None = ruled(None, each(at_least(1)))
+    channels: tuple[int, ...] | None = ruled(None, each(at_least(1)))
+    zero_init_last_bn: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters and batch statistics stay float32
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """An MLP of ``layers`` linear layers."""
+
+    hidden: int = ruled(4096, at_least(1))
+    out: int = ruled(256, at_least(1))
+    layers: int = ruled(2, between(1, 8))
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """The heads, the loss ("regression" or "my_pkg.mod:fn"), the target's rate, and whether a linear probe learns along."""
+
+    projector: HeadSpec = field(default_factory=HeadSpec)
+    predictor: HeadSpec = field(default_factory=HeadSpec)
+    loss: str = "regression"
+    tau: float = ruled(0.996, between(0, 1))
+    tau_schedule: Literal["cosine", "constant"] = "cosine"
+    probe: bool = True  # without labels there is none
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """``learning_rate`` is per 256 examples: a linear warm-up to learning_rate * batch_size / 256, then a cosine to 0."""
+
+    name: Literal["lars", "adamw", "sgd"] = "lars"
+    learning_rate: float = ruled(0.2, above(0))
+    weight_decay: float = ruled(1.5e-6, at_least(0))
+    warmup_epochs: int | float | None = ruled(10, at_least(0))
+    warmup_steps: int | None = ruled(None, at_least(0))
+    momentum: float = ruled(0.9, between(0, 1))  # lars and sgd
+    trust_coefficient: float = ruled(1e-3, above(0))  # lars
+    accumulate: int = ruled(1, at_least(1))  # micro-batches a step
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """How often the state is saved, and how many of the last ones stay."""
+
+    every_steps: int = ruled(1000, at_least(1))
+    keep: int = ruled(3, at_least(1))
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """The k-NN evaluation during the run; ``every_epochs`` None means never."""
+
+    every_epochs: int | float | None = ruled(None, above(0))
+    knn_k: int = ruled(20, at_least(1))
+    max_examples: int | None = ruled(10_000, at_least(1))  # of the training data, as neighbours; None = all
+    batch_size: int = ruled(256, at_least(1))
+
+
+@dataclass(frozen=True)
+class LoggingSpec:
+    """Where the metrics go. ``terminal`` and ``metrics.jsonl`` are always written."""
+
+    every_steps: int = ruled(50, at_least(1))
+    tensorboard: bool = False
+    wandb: bool = False
+
+
+@dataclass(frozen=True)
+class Form:
+    """The schema of a config file."""
+
+    seed: int = ruled(0, between(0, 2**31 - 1))
+    batch_size: int = ruled(4096, at_least(1))
+    epochs: int | float | None = ruled(None, above(0))
+    steps: int | None = ruled(None, at_least(1))
+    data: DataSpec = field(default_factory=DataSpec)
+    views: ViewsForm = field(default_factory=ViewsForm)
+    encoder: EncoderSpec = field(default_factory=EncoderSpec)
+    method: MethodSpec = field(default_factory=MethodSpec)
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    checkpoint: CheckpointSpec = field(default_factory=CheckpointSpec)
+    evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+    logging: LoggingSpec = field(default_factory=LoggingSpec)
+
+
+@dataclass(frozen=True)
+class Spec(Form):
+    """A whole run, checked. Exactly one of ``epochs`` and ``steps`` is set."""
+
+    views: ViewsSpec = field(default_factory=ViewsSpec)  # type: ignore[assignment]

@@ -1,0 +1,118 @@
+"""ConfigDict -> Spec and back: every key, all errors at once, and what two runs differ in."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from byol_jax import views as recipes
+from byol_jax.config.check import ConfigError, hints, leaves, read
+from byol_jax.config.rules import combinations
+from byol_jax.config.spec import Form, Spec, ViewsForm, ViewsSpec
+
+# A run may go on with other values of these; all else shapes the trained state.
+_FREE_DATA = ("path", "test_path", "test_split", "labelled_split", "in_memory", "threads", "max_bad_share")
+FREE_TO_CHANGE = ("checkpoint", "evaluation", "logging", *(f"data.{key}" for key in _FREE_DATA))
+
+
+def default() -> ConfigDict:
+    """Every key at the paper's value. Not locked and not type-safe, so that ``resolve`` can report all mistakes at once."""
+    return ConfigDict(_plain(Form()), type_safe=False)
+
+
+def resolve(config: ConfigDict | Mapping[str, Any], also: Mapping[str, str] | None = None) -> Spec:
+    """Checks the whole configuration and fills in what the views' preset says.
+
+    Args:
+      config: any part of what ``default()`` holds; a missing key takes its default.
+      also: key -> message of errors already found (in the command line's overrides), reported with the others.
+    Raises:
+      ConfigError: with all errors.
+    """
+    errors = dict(also or {})
+    form = read(Form, config.to_dict() if isinstance(config, ConfigDict) else config, errors)
+    for keys, message in combinations(form):
+        if not any(key in errors for key in keys):
+            errors[keys[0]] = message
+    views = _views(form.views)
+    errors |= {f"views.{fault}": f"views.{fault}" for fault in views.errors()}
+    if errors:
+        raise ConfigError(list(errors.values()))
+    return Spec(**{name: getattr(form, name) for name in hints(Form)} | {"views": views})
+
+
+def _views(form: ViewsForm) -> ViewsSpec:
+    preset = recipes.PRESETS.get(form.preset, recipes.imagenet)(form.size)  # an unknown one is an error already noted
+    values = {
+        name: getattr(preset, name) if getattr(form, name) is None else getattr(form, name) for name in ("size", "eval_crop", "mean", "std")
+    }
+    for name in ("view1", "view2"):
+        changes = {key: value for key, value in vars(getattr(form, name)).items() if value is not None}
+        values[name] = dataclasses.replace(getattr(preset, name), **changes)
+    return ViewsSpec(**values, preset=form.preset, function=form.function)
+
+
+def to_config_dict(spec: Spec) -> ConfigDict:
+    """The way back: ``resolve(to_config_dict(spec)) == spec``, also through JSON."""
+    return ConfigDict(_plain(spec), type_safe=False)
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    """Nested dicts of plain values; a value that may be None becomes a placeholder, which ConfigDict can override."""
+    values: dict[str, Any] = {}
+    for name in hints(node.__class__):
+        value = getattr(node, name)
+        if dataclasses.is_dataclass(value):
+            values[name] = _plain(value)
+        elif value is None:
+            values[name] = config_dict.placeholder(object)
+        else:
+            values[name] = value
+    return values
+
+
+def to_json(spec: Spec) -> str:
+    """The resolved configuration as the ``config.json`` of a working directory."""
+    return json.dumps(to_config_dict(spec).to_dict(), indent=2) + "\n"
+
+
+def from_json(text: str) -> Spec:
+    """Raises ConfigError for a file that this version cannot read."""
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError([f"config.json is not JSON: {error}"]) from None
+    return resolve(tree)
+
+
+def digest(spec: Spec) -> str:
+    """Twelve hex digits that change whenever a value does that shapes the trained state (not logging, evaluation and the like)."""
+    kept = {key: value for key, value in flat(spec).items() if not is_free(key)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def flat(spec: Spec) -> dict[str, Any]:
+    """Dotted key -> value; tuples as lists, as JSON has them."""
+    found: dict[str, Any] = {}
+    for key, _ in leaves(Spec):
+        value = functools.reduce(getattr, key.split("."), spec)
+        found[key] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def is_free(key: str) -> bool:
+    """Whether a run may go on with another value of this key."""
+    return key in FREE_TO_CHANGE or key.partition(".")[0] in FREE_TO_CHANGE
+
+
+def differences(old: Spec, new: Spec) -> list[str]:
+    """``key: old there, new here`` for every value that shapes the trained state."""
+    a, b = flat(old), flat(new)
+    keys = [key for key in a if not is_free(key) and a[key] != b[key]]
+    return [f"{key}: {a[key]!r} there, {b[key]!r} here" for key in keys]
