@@ -1,23 +1,28 @@
 """Data: sources of examples, their order, and the numpy batches made of them. Importing this imports neither TensorFlow nor jax."""
 
 from byol_jax.data.arrays import ArraySource, digits, from_arrays, idx, npz
+from byol_jax.data.files import FolderSource, folder
 from byol_jax.data.order import Shard
 from byol_jax.data.pipeline import eval_batches, train_batches
 from byol_jax.data.prefetch import Batches
+from byol_jax.data.records import tfds
 from byol_jax.data.source import BadImage, Source, labels_of, subset
 
 __all__ = [
     "ArraySource",
     "BadImage",
     "Batches",
+    "FolderSource",
     "Shard",
     "Source",
     "digits",
     "eval_batches",
+    "folder",
     "from_arrays",
     "idx",
     "labels_of",
     "npz",
     "subset",
+    "tfds",
     "train_batches",
 ]

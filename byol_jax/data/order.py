@@ -96,6 +96,12 @@ def _batches(n: int, batch_size: int, seed: int, step: int, rows: range) -> Iter
         step += 1
 
 
+def one_pass(n: int, batch_size: int, rows: range) -> Iterator[np.ndarray]:
+    """Indices int64[b] of one pass in order, ``ceil(n / batch_size)`` batches; the last may hold fewer of the ``rows``, or none."""
+    for start in range(0, n, batch_size):
+        yield np.arange(min(start + rows.start, n), min(start + rows.stop, n), dtype=np.int64)
+
+
 def example_seed(seed: int, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
     """int64[..., 2], the seed of an example's augmentations: a hash of (run seed, epoch, index) and of nothing else.
 

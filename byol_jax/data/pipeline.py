@@ -117,17 +117,12 @@ def eval_batches(
       ValueError: as for ``train_batches``.
     """
     n = _length(source)
-    steps = _eval_steps(n, batch_size, shard.rows(batch_size))
+    rows = shard.rows(batch_size)
     if isinstance(source, ArraySource):
-        return Batches(lambda: _eval_gather(source, steps))
+        return Batches(lambda: _eval_gather(source, order.one_pass(n, batch_size, rows)))
     from byol_jax.data import stream
 
-    return stream.eval_batches(source, views, steps, max_bad_share=max_bad_share, threads=threads)
-
-
-def _eval_steps(n: int, batch_size: int, rows: range) -> Iterator[np.ndarray]:
-    for start in range(0, n, batch_size):
-        yield np.arange(min(start + rows.start, n), min(start + rows.stop, n), dtype=np.int64)
+    return stream.eval_batches(source, views, batch_size=batch_size, shard=shard, max_bad_share=max_bad_share, threads=threads)
 
 
 def _eval_gather(source: ArraySource, steps: Iterator[np.ndarray]) -> Iterator[Batch]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +14,14 @@ import numpy as np
 
 Batch = dict[str, np.ndarray]
 _END = object()
+_OPEN: weakref.WeakSet[Batches] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """tf.data's threads must not call into an interpreter that is going away."""
+    for batches in list(_OPEN):
+        batches.close()
 
 
 class Batches:
@@ -29,6 +39,7 @@ class Batches:
         # The thread holds the queue and the event, not self: a dropped iterator can be collected, and stops the thread.
         self._thread = threading.Thread(target=_work, args=(make, self._queue, self._stop), name="byol_jax.data", daemon=True)
         self._thread.start()
+        _OPEN.add(self)
 
     def __iter__(self) -> Self:
         return self

@@ -1,0 +1,143 @@
+"""From an index to a decoded image: TensorFlow's JPEG decoder, replacement and counting of what cannot be decoded."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from byol_jax.data import images
+from byol_jax.data.source import LOG, BadImage, EncodedSource, Source, check_example
+from byol_jax.data.vision import tf
+
+Crop = Callable[[int, int], tuple[int, int, int, int]]
+Decoded = tuple[np.ndarray, int]
+Candidates = Iterator[tuple[int, Callable[[], Decoded]]]
+
+
+def decode(data: bytes, where: str, crop: Crop | None = None) -> np.ndarray:
+    """uint8[H, W, 3] of an encoded image, or of the part of it that ``crop(height, width)`` chooses.
+
+    JPEG goes through TensorFlow's decoder with its default settings, which the official code used (they differ from Pillow's by about a
+    level), anything else and what that decoder refuses through Pillow. BadImage if neither can.
+    """
+    if images.is_jpeg(data):
+        try:
+            if crop is None:
+                return tf.io.decode_jpeg(data, channels=3).numpy()
+            height, width, _ = tf.io.extract_jpeg_shape(data).numpy().tolist()
+            return tf.image.decode_and_crop_jpeg(data, crop(height, width), channels=3).numpy()
+        except tf.errors.InvalidArgumentError:
+            pass
+    return cut(images.decode(data, where), crop)
+
+
+def cut(image: np.ndarray, crop: Crop | None) -> np.ndarray:
+    """The part of uint8[H, W, 3] that ``crop(height, width)`` chooses."""
+    if crop is None:
+        return image
+    y, x, h, w = crop(image.shape[0], image.shape[1])
+    return np.ascontiguousarray(image[y : y + h, x : x + w])
+
+
+def neighbours(source: Source, index: int, crop: Crop | None = None) -> Candidates:
+    """The example and, should it be bad, those after it in the source, all around: (index, how to load it)."""
+    n = len(source)
+    for offset in range(n):
+        at = (index + offset) % n
+        yield at, functools.partial(_load, source, at, crop)
+
+
+def _load(source: Source, index: int, crop: Crop | None) -> Decoded:
+    if isinstance(source, EncodedSource):
+        data, label = source.encoded(index)
+        return decode(data, source.describe(index), crop), label
+    image, label = check_example(source[index], f"example {index}")
+    return cut(image, crop), label
+
+
+class Census:
+    """Counts files seen and files found undecodable, names each bad one once, and says when there are too many."""
+
+    def __init__(self, n: int, max_bad_share: float) -> None:
+        self.n, self.max_bad_share = n, max_bad_share
+        self.names: list[str] = []
+        self._seen, self._bad = np.zeros(n, bool), np.zeros(n, bool)
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def good(self, index: int) -> None:
+        """Notes that a file was decoded."""
+        with self._lock:
+            self._see(index)
+
+    def bad(self, index: int, error: BadImage) -> None:
+        """Notes a file that was not. ValueError if there are more of them than allowed."""
+        with self._lock:
+            self._see(index)
+            if not self._bad[index]:
+                self._bad[index] = True
+                self.names.append(str(error))
+                LOG.warning("undecodable, left out: %s", error)
+            self._check()
+
+    def is_bad(self, index: int) -> bool:
+        """Whether the file is known to be undecodable."""
+        return bool(self._bad[index])
+
+    def _see(self, index: int) -> None:
+        self._count += not self._seen[index]
+        self._seen[index] = True
+
+    def _check(self) -> None:
+        """Fails when the allowed share of the whole data set is exceeded for certain; or, before all is seen, beyond reasonable doubt.
+
+        Doubt: the number among the files seen so far scatters by the square root of what is allowed; four of those and four more.
+        """
+        bad, expected = len(self.names), self.max_bad_share * self._count
+        if bad > self.max_bad_share * self.n or bad > expected + 4 * np.sqrt(expected) + 4:
+            shown = "; ".join(self.names[:5]) + ("; ..." if bad > 5 else "")
+            raise ValueError(
+                f"{bad} of the {self._count} files seen so far ({self.n} in all) cannot be decoded: more than max_bad_share="
+                f"{self.max_bad_share:g} allows. Mend or remove them, or allow more. They are: {shown}"
+            )
+
+
+class Fetch:
+    """What tf.data's threads call: one slot's image. Keeps the first error, which tf.data would disguise."""
+
+    def __init__(self, find: Callable[[int, int], Candidates], census: Census, *, replace: bool) -> None:
+        """``find(index, epoch)``: what may fill a slot, best first. Without ``replace`` a bad file's slot is given up: index -1."""
+        self.find, self.census, self.replace = find, census, replace
+        self.error: Exception | None = None
+
+    def __call__(self, index: np.ndarray, epoch: np.ndarray) -> tuple[np.ndarray, np.int32, np.int64]:
+        """(uint8 image, label, index) of one slot."""
+        with self.remembering():
+            return self._first_good(int(index), int(epoch))
+
+    @contextlib.contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Notes the first error raised inside."""
+        try:
+            yield
+        except Exception as error:
+            self.error = self.error or error
+            raise
+
+    def _first_good(self, index: int, epoch: int) -> tuple[np.ndarray, np.int32, np.int64]:
+        for candidate, load in self.find(index, epoch):
+            if not self.census.is_bad(candidate):
+                try:
+                    image, label = load()
+                except BadImage as error:
+                    self.census.bad(candidate, error)
+                else:
+                    self.census.good(candidate)
+                    return image, np.int32(label), np.int64(index)
+            if not self.replace:
+                return np.zeros((1, 1, 3), np.uint8), np.int32(-1), np.int64(-1)
+        raise ValueError(f"no decodable image can take the place of example {index}; undecodable so far: {len(self.census.names)}")

@@ -1,0 +1,105 @@
+"""A folder of images as a source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from byol_jax.data import images
+from byol_jax.data.arrays import existing
+from byol_jax.data.source import LOG, UNLABELLED, BadImage
+
+
+class FolderSource:
+    """Image files, decoded when asked for.
+
+    Attributes:
+      paths: one path an example, relative to ``root``, sorted.
+      labels: int32[N], or None.
+      class_names: names of the class folders, sorted, or None.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str], labels: np.ndarray | None, class_names: Sequence[str] | None) -> None:
+        self.root, self.paths, self.labels = root, list(paths), labels
+        self.class_names = None if class_names is None else list(class_names)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        data, label = self.encoded(index)
+        return {"image": images.decode(data, self.describe(index)), "label": label}
+
+    def encoded(self, index: int) -> tuple[bytes, int]:
+        """The file's bytes and its label. BadImage if it cannot be read or is empty."""
+        try:
+            data = (self.root / self.paths[index]).read_bytes()
+        except OSError as error:
+            raise BadImage(f"{self.describe(index)}: cannot be read ({error})") from None
+        if not data:
+            raise BadImage(f"{self.describe(index)}: the file is empty")
+        return data, UNLABELLED if self.labels is None else int(self.labels[index])
+
+    def describe(self, index: int) -> str:
+        """The file's path."""
+        return str(self.root / self.paths[index])
+
+    def take(self, indices: np.ndarray) -> FolderSource:
+        """The chosen files as another source, with the same classes."""
+        labels = None if self.labels is None else self.labels[indices]
+        return FolderSource(self.root, [self.paths[i] for i in indices], labels, self.class_names)
+
+    def __repr__(self) -> str:
+        kind = "no labels" if self.class_names is None else f"{len(self.class_names)} classes"
+        return f"FolderSource({str(self.root)!r}, {len(self)} images, {kind})"
+
+
+def folder(path: str | Path) -> FolderSource:
+    """A source from image files: JPEG, PNG, WebP and BMP, told by their suffix.
+
+    With subfolders, each of those that holds images (at any depth) is a class, in sorted order; images beside the subfolders are then left
+    out, with a warning in the log. Without subfolders: flat and unlabelled. Hidden files and folders are ignored, links are followed.
+
+    Raises:
+      ValueError: the path does not exist, is no folder, or holds no image.
+    """
+    root = existing(path, "folder")
+    if not root.is_dir():
+        raise ValueError(f"folder: {root} is a file; pass the folder that holds the images")
+    flat = [name for name in sorted(os.listdir(root)) if _is_image(root / name)]
+    classes = {name: found for name in sorted(os.listdir(root)) if _is_class(root / name) and (found := _images_below(root, name))}
+    if not classes and not flat:
+        raise ValueError(f"folder: {root} holds no image; suffixes looked for: {', '.join(images.SUFFIXES)}; it holds {_glimpse(root)}")
+    if not classes:
+        return FolderSource(root, flat, None, None)
+    if flat:
+        LOG.warning("folder: %s has class folders; the %d images beside them are left out (first: %s)", root, len(flat), flat[0])
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(found) for found in classes.values()])
+    return FolderSource(root, [name for found in classes.values() for name in found], labels, list(classes))
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _images_below(root: Path, name: str) -> list[str]:
+    """Paths of a class folder's images relative to ``root``, sorted. No file is opened or looked up: there may be a million."""
+    found: list[str] = []
+    for folder_path, subfolders, files in os.walk(root / name, followlinks=True):
+        subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
+        below = os.path.relpath(folder_path, root)
+        found += [f"{below}/{f}" for f in files if f.lower().endswith(images.SUFFIXES) and not f.startswith(".")]
+    return sorted(found)
+
+
+def _glimpse(root: Path) -> str:
+    names = sorted(os.listdir(root))
+    return "nothing" if not names else ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,283 @@
+"""TensorFlow Datasets as sources: random access where the files allow it, read as a stream of windows where they do not."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from byol_jax.data.arrays import ArraySource, from_arrays, nearest
+from byol_jax.data.source import UNLABELLED, Source
+
+Encoded = tuple[bytes, int]
+_FILES_AT_ONCE = 16  # files read side by side, so that a window mixes examples that stand far apart
+
+
+class TfdsSource:
+    """A TFDS split whose files (array_record) allow random access. Images are decoded when asked for."""
+
+    def __init__(self, split: _Split) -> None:
+        self._split = split
+        self.class_names = split.class_names
+        self._records = split.random_access()
+
+    def __len__(self) -> int:
+        return self._split.n
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        data, label = self.encoded(index)
+        return {"image": _decode(data, self.describe(index)), "label": label}
+
+    def encoded(self, index: int) -> Encoded:
+        """The image's bytes and its label."""
+        return self._split.parse(self._records[index])
+
+    def describe(self, index: int) -> str:
+        """Data set, split and position."""
+        return self._split.describe(index)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray | None:
+        """int32[N], read from the records (without decoding an image) when first asked for; None if the data set has none."""
+        if self._split.label_key is None:
+            return None
+        return np.array([self.encoded(i)[1] for i in range(len(self))], np.int32)
+
+    def __repr__(self) -> str:
+        return f"TfdsSource({self._split.name!r}, {len(self)} examples, random access)"
+
+
+@dataclass(frozen=True)
+class Window:
+    """Records of a stream that are read, and shuffled, together.
+
+    Attributes:
+      start: position of the first in its epoch.
+      index: int64[w], positions in the split.
+      load: (place in the window, crop or None) -> (image, label).
+    """
+
+    start: int
+    index: np.ndarray
+    load: Callable[..., tuple[np.ndarray, int]]
+
+
+@runtime_checkable
+class WindowedSource(Source, Protocol):
+    """A source that can only be read from front to back."""
+
+    def shuffled(self, seed: int, epoch: int, place: int) -> Iterator[Window]:
+        """Windows of an epoch, shuffled by (seed, epoch), beginning with the one that holds position ``place``."""
+
+    def in_order(self) -> Iterator[Window]:
+        """Windows in the split's own order."""
+
+
+class TfdsStream:
+    """A TFDS split in TFRecord files, which can only be read from front to back.
+
+    An epoch reads the files in an order drawn from (seed, epoch), 16 side by side, and shuffles within windows of ``window`` records:
+    a weaker shuffle than that of the other sources, and as reproducible. Resuming skips what came before without decoding it.
+    ``source[i]`` reads everything before i, so it is slow; prepare the data set with ``file_format="array_record"`` for random access.
+    """
+
+    def __init__(self, split: _Split, window: int = 2048) -> None:
+        self._split, self.window = split, window
+        self.class_names = split.class_names
+
+    def __len__(self) -> int:
+        return self._split.n
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self._split.name}: index {index} is outside 0..{len(self) - 1}")
+        for _, records in self._split.read(range(len(self._split.files)), skip=index, at_once=1, window=1):
+            data, label = self._split.parse_record(records[0])
+            return {"image": _decode(data, self._split.describe(index)), "label": label}
+        raise ValueError(f"{self._split.name}: its files hold fewer than the {len(self)} examples it announces; prepare it again")
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray | None:
+        """int32[N], read from the records (without decoding an image) when first asked for; None if the data set has none."""
+        if self._split.label_key is None:
+            return None
+        in_order = self._split.read(range(len(self._split.files)), skip=0, at_once=1, window=self.window)
+        return np.array([self._split.parse_record(record)[1] for _, records in in_order for record in records], np.int32)
+
+    def shuffled(self, seed: int, epoch: int, place: int) -> Iterator[Window]:
+        """See ``WindowedSource``."""
+        files = _generator(seed, epoch, 0).permutation(len(self._split.files))
+        first = place // self.window
+        parts = self._split.read(files.tolist(), skip=first * self.window, at_once=_FILES_AT_ONCE, window=self.window)
+        for number, (index, records) in enumerate(parts, first):
+            mixed = _generator(seed, epoch, 1 + number).permutation(len(index))
+            yield self._window(number * self.window, index[mixed], records[mixed])
+
+    def in_order(self) -> Iterator[Window]:
+        """See ``WindowedSource``."""
+        parts = self._split.read(range(len(self._split.files)), skip=0, at_once=1, window=self.window)
+        for number, (index, records) in enumerate(parts):
+            yield self._window(number * self.window, index, records)
+
+    def _window(self, start: int, index: np.ndarray, records: np.ndarray) -> Window:
+        def load(place: int, crop: Any) -> tuple[np.ndarray, int]:
+            data, label = self._split.parse_record(records[place])
+            return _decode(data, self._split.describe(int(index[place])), crop), label
+
+        return Window(start, index, load)
+
+    def __repr__(self) -> str:
+        return f"TfdsStream({self._split.name!r}, {len(self)} examples, read in windows of {self.window})"
+
+
+def _generator(seed: int, epoch: int, number: int) -> np.random.Generator:
+    """One independent stream of random numbers for each (seed, epoch, number)."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, number]))
+
+
+class _Split:
+    """What both kinds share: the builder, which features hold image and label, and where the records lie."""
+
+    def __init__(self, builder: Any, split: str) -> None:
+        import tensorflow_datasets as tfds
+
+        self.builder, self.split = builder, split
+        self.name = f"{builder.info.full_name} {split}"
+        self.n = int(builder.info.splits[split].num_examples)
+        self.files = builder.info.splits[split].file_instructions
+        features = builder.info.features
+        image_key = _pick(features, tfds.features.Image, "image")
+        if image_key is None:
+            raise ValueError(f"tfds: {builder.info.full_name} has no image feature; it has {sorted(features)}")
+        self.image_key: str = image_key
+        self.label_key = _pick(features, tfds.features.ClassLabel, "label")
+        names = None if self.label_key is None else features[self.label_key].names
+        self.class_names = None if names is None else list(names)
+        self._decoders = {self.image_key: tfds.decode.SkipDecoding()}
+
+    def describe(self, index: int) -> str:
+        return f"{self.name}, example {index}"
+
+    def random_access(self) -> Sequence[Any]:
+        return self.builder.as_data_source(self.split, decoders=self._decoders)
+
+    def parse_record(self, record: bytes) -> Encoded:
+        return self.parse(self.builder.info.features.deserialize_example_np(record, decoders=self._decoders))
+
+    def parse(self, example: dict[str, Any]) -> Encoded:
+        label = UNLABELLED if self.label_key is None else int(example[self.label_key])
+        return bytes(example[self.image_key]), label
+
+    def read(self, files: Sequence[int], *, skip: int, at_once: int, window: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(int64[w] index in the split, object[w] records), read in the given order of files; the first ``skip`` are passed over."""
+        from byol_jax.data.vision import tf
+
+        starts = np.cumsum([0] + [f.take for f in self.files])
+        chosen = [self.files[i] for i in files]
+        numbers = np.array([(f.skip, f.take, starts[i]) for i, f in zip(files, chosen, strict=True)], np.int64)
+
+        def one(name: Any, where: Any) -> Any:
+            first, count, start = tf.unstack(where)
+            records = tf.data.TFRecordDataset(name).skip(first).take(count)
+            return tf.data.Dataset.zip((tf.data.Dataset.range(start, start + count), records))
+
+        data = tf.data.Dataset.from_tensor_slices(([str(f.filename) for f in chosen], numbers))
+        data = data.interleave(one, cycle_length=at_once, block_length=1, num_parallel_calls=min(at_once, 4), deterministic=True)
+        yield from data.skip(skip).batch(window).prefetch(1).as_numpy_iterator()
+
+
+def _pick(features: Any, kind: type, preferred: str) -> str | None:
+    """The feature of this kind: the preferred name if there, else the first by name."""
+    found = sorted(key for key, feature in features.items() if isinstance(feature, kind))
+    return preferred if preferred in found else next(iter(found), None)
+
+
+def _decode(data: bytes, where: str, crop: Any = None) -> np.ndarray:
+    from byol_jax.data.fetch import decode
+
+    return decode(data, where, crop)
+
+
+def tfds(name: str, split: str = "train", *, data_dir: str | Path | None = None, in_memory: bool = False) -> Source:
+    """A source from TensorFlow Datasets, downloaded and prepared if it is not yet.
+
+    What is prepared here is written as array_record, for random access; what stands prepared as TFRecord is streamed (``TfdsStream``).
+
+    Args:
+      name: name of the data set, with config and version if wanted ("imagenet2012:5.*.*").
+      split: a split or a slice of one: "train", "train[:90%]", "test[100:200]".
+      data_dir: where prepared data lies; None is TFDS's own default (~/tensorflow_datasets, or $TFDS_DATA_DIR).
+      in_memory: decode everything now, to an ``ArraySource`` (images of one size only).
+
+    Raises:
+      ValueError: unknown data set or split (the nearest is named), no image feature, not prepared and not to be downloaded, images of
+        several sizes with ``in_memory``.
+    """
+    builder = _builder(name, None if data_dir is None else Path(data_dir).expanduser())
+    _check_split(builder, split)
+    from tensorflow_datasets.core.file_adapters import FileFormat
+
+    part = _Split(builder, split)
+    if part.n < 1:
+        raise ValueError(f"tfds: {part.name} is empty")
+    random_access = FileFormat.ARRAY_RECORD in builder.info.available_file_formats()
+    source: TfdsSource | TfdsStream = TfdsSource(part) if random_access else TfdsStream(part)
+    return _load_all(source) if in_memory else source
+
+
+def _builder(name: str, data_dir: Path | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        base = name.split("/")[0].split(":")[0]
+        raise ValueError(f"tfds: no data set {name!r}{nearest(base, tfds.list_builders())}") from None
+    if builder.is_prepared():
+        return builder
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        builder.download_and_prepare()
+    except Exception as error:
+        raise ValueError(
+            f"tfds: {name} is not prepared under {builder.data_dir}, and preparing it failed ({type(error).__name__}: {error}); "
+            "pass data_dir=... if it lies elsewhere"
+        ) from error
+    return builder
+
+
+def _check_split(builder: Any, split: str) -> None:
+    known = sorted(builder.info.splits)
+    try:
+        found = builder.info.splits[split]
+    except Exception as error:  # tfds raises KeyError, ValueError and AssertionError, by the way a split is wrong
+        base = split.split("[")[0]
+        raise ValueError(f"tfds: {builder.info.full_name} has no split {split!r}: it has {known}{nearest(base, known)} ({error})") from None
+    if not found.num_examples:
+        raise ValueError(f"tfds: split {split!r} of {builder.info.full_name} is empty")
+
+
+def _load_all(source: TfdsSource | TfdsStream) -> ArraySource:
+    """All examples, decoded, in memory."""
+    examples = (source[i] for i in range(len(source))) if isinstance(source, TfdsSource) else _all_of(source)
+    images: np.ndarray | None = None
+    labels = np.empty(len(source), np.int32)
+    for i, example in enumerate(examples):
+        if images is None:
+            images = np.empty((len(source), *example["image"].shape), np.uint8)
+        if example["image"].shape != images.shape[1:]:
+            shapes = f"{images.shape[1:]} and {example['image'].shape}"
+            raise ValueError(f"tfds: in_memory needs images of one size, {source!r} has {shapes}; leave in_memory out")
+        images[i], labels[i] = example["image"], example["label"]
+    return from_arrays(images, labels if (labels != UNLABELLED).any() else None, class_names=source.class_names)
+
+
+def _all_of(source: TfdsStream) -> Iterator[dict[str, Any]]:
+    for window in source.in_order():
+        for place in range(len(window.index)):
+            image, label = window.load(place, None)
+            yield {"image": image, "label": label}

@@ -1,0 +1,193 @@
+"""The tf.data road: order -> fetch and decode (Python, many threads) -> views -> batch -> prefetch. Same numbers in, same batches out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from byol_jax.data import fetch, order, vision
+from byol_jax.data.fetch import Candidates, Census, Fetch
+from byol_jax.data.order import Shard
+from byol_jax.data.prefetch import Batch, Batches
+from byol_jax.data.records import Window, WindowedSource
+from byol_jax.data.source import Source
+from byol_jax.data.vision import tf
+from byol_jax.views import Views
+
+Step = tuple[np.ndarray, np.ndarray]  # example indices int64[b] and their epochs int64[b]
+
+
+def train_batches(
+    source: Source,
+    views: Views | Callable[..., dict[str, Any]],
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    shard: Shard,
+    augment_on: str,
+    max_bad_share: float,
+    threads: int | None,
+) -> Batches:
+    """See ``byol_jax.data.pipeline.train_batches``, which has checked the arguments."""
+    n, rows = len(source), shard.rows(batch_size)
+    census = Census(n, max_bad_share)
+    find: Callable[[int, int], Candidates]
+    if isinstance(source, WindowedSource):
+        waiting = Waiting()
+        find = waiting.take
+        steps = _in_order(_epochs(source, seed, start_step * batch_size), n, batch_size, start_step * batch_size, rows, waiting)
+    else:
+        find = lambda index, _: fetch.neighbours(source, index)  # noqa: E731
+        steps = order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
+    make_views = views
+    if isinstance(views, Views):
+        make_views = functools.partial(_recipe, views=views, photometric=augment_on == "host")
+
+    def finish(image: Any, label: Any, index: Any, seed_pair: Any) -> dict[str, Any]:
+        made = make_views({"image": image, "label": label}, seed_pair)  # type: ignore[operator]
+        return {"view1": made["view1"], "view2": made["view2"], "label": label}
+
+    return _run(steps, Fetch(find, census, replace=True), finish, seed=seed, rows=len(rows), endless=True, threads=threads)
+
+
+def _recipe(example: dict[str, Any], seed: Any, *, views: Views, photometric: bool) -> dict[str, Any]:
+    return vision.two_views(example["image"], seed, views, photometric=photometric)
+
+
+def eval_batches(source: Source, views: Views, *, batch_size: int, shard: Shard, max_bad_share: float, threads: int | None) -> Batches:
+    """See ``byol_jax.data.pipeline.eval_batches``, which has checked the arguments."""
+    n, rows = len(source), shard.rows(batch_size)
+
+    def crop(height: int, width: int) -> tuple[int, int, int, int]:
+        return vision.central_window(height, width, views.eval_crop)
+
+    find: Callable[[int, int], Candidates]
+    if isinstance(source, WindowedSource):
+        waiting = Waiting(crop)
+        find = waiting.take
+        steps = _in_order(((0, window) for window in source.in_order()), n, batch_size, 0, rows, waiting)
+    else:
+        find = lambda index, _: fetch.neighbours(source, index, crop)  # noqa: E731
+        steps = ((index, np.zeros_like(index)) for index in order.one_pass(n, batch_size, rows))
+
+    def finish(image: Any, label: Any, index: Any, seed_pair: Any) -> dict[str, Any]:
+        return {"image": vision.to_uint8(vision.resize(image, views.size)), "label": label, "index": index}
+
+    get = Fetch(find, Census(n, max_bad_share), replace=False)
+    return _run(steps, get, finish, seed=0, rows=len(rows), endless=False, threads=threads, batches=-(-n // batch_size))
+
+
+class Waiting:
+    """Records that have been read from a stream and wait for a thread to decode them."""
+
+    def __init__(self, crop: fetch.Crop | None = None) -> None:
+        self.crop = crop
+        self._places: dict[tuple[int, int], tuple[Window, int]] = {}
+
+    def put(self, epoch: int, window: Window, place: int) -> int:
+        """Keeps a record; its index."""
+        index = int(window.index[place])
+        self._places[epoch, index] = window, place
+        return index
+
+    def take(self, index: int, epoch: int) -> Candidates:
+        """The record and, should it be bad, those after it in its window, all around."""
+        window, place = self._places.pop((epoch, index))
+        for offset in range(len(window.index)):
+            at = (place + offset) % len(window.index)
+            yield int(window.index[at]), functools.partial(window.load, at, self.crop)
+
+
+def _epochs(source: WindowedSource, seed: int, position: int) -> Iterator[tuple[int, Window]]:
+    """Windows of one epoch after another, beginning with the one that holds the position."""
+    epoch, place = divmod(position, len(source))
+    while True:
+        for window in source.shuffled(seed, epoch, place):
+            yield epoch, window
+            place = window.start + len(window.index)
+        if place != len(source):
+            raise ValueError(f"{source!r}: {place} records were read where {len(source)} are announced; prepare the data set again")
+        epoch, place = epoch + 1, 0
+
+
+def _in_order(
+    windows: Iterator[tuple[int, Window]], n: int, batch_size: int, position: int, rows: range, waiting: Waiting
+) -> Iterator[Step]:
+    """This process's rows of each batch, from windows read in order; what is not its own is never decoded."""
+    mine: list[tuple[int, int]] = []
+    for epoch, window in windows:
+        for place in range(max(0, position - (epoch * n + window.start)), len(window.index)):
+            row = position % batch_size
+            if row in rows:
+                mine.append((waiting.put(epoch, window, place), epoch))
+            position += 1
+            if position % batch_size == 0:
+                yield _step(mine)
+                mine = []
+    if mine:
+        yield _step(mine)
+
+
+def _step(pairs: list[tuple[int, int]]) -> Step:
+    index, epoch = np.array(pairs, np.int64).reshape(-1, 2).T
+    return index, epoch
+
+
+def _run(
+    steps: Iterator[Step],
+    get: Fetch,
+    finish: Callable[..., dict[str, Any]],
+    *,
+    seed: int,
+    rows: int,
+    endless: bool,
+    threads: int | None,
+    batches: int = 0,
+) -> Batches:
+    """Joins the parts into one tf.data pipeline, and wraps its iterator."""
+
+    def feed() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        with get.remembering():
+            for index, epoch in steps:
+                yield index, epoch, order.example_seed(seed, epoch, index)
+
+    def example(index: Any, epoch: Any, seed_pair: Any) -> dict[str, Any]:
+        image, label, index = tf.numpy_function(get, [index, epoch], [tf.uint8, tf.int32, tf.int64], stateful=True)
+        image.set_shape([None, None, 3])
+        label.set_shape([])
+        index.set_shape([])
+        return finish(image, label, index, seed_pair)
+
+    def make() -> Iterator[Batch]:
+        signature = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))
+        data = tf.data.Dataset.from_generator(feed, output_signature=signature).unbatch()
+        data = data.map(example, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
+        data = data.batch(rows, drop_remainder=endless).prefetch(2)
+        return _plain(data, get) if endless else _kept(_plain(data, get), batches)
+
+    return Batches(make, ahead=1, bad_files=get.census.names)
+
+
+def _plain(data: Any, get: Fetch) -> Iterator[Batch]:
+    """The data set's batches as numpy arrays; errors as they were raised, not as tf.data reports them."""
+    try:
+        yield from data.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        if get.error is None:
+            raise
+        raise get.error from error
+
+
+def _kept(plain: Iterator[Batch], batches: int) -> Iterator[Batch]:
+    """Evaluation batches without the rows given up, and empty ones at the end if this shard has fewer than the others."""
+    last: Batch = {}
+    for last in plain:
+        kept = last["index"] >= 0
+        yield {key: value[kept] for key, value in last.items()}
+        batches -= 1
+    for _ in range(batches):
+        yield {key: value[:0] for key, value in last.items()}
