@@ -1,11 +1,37 @@
 """What a frozen encoder is worth: k-NN, linear classifiers, few labels, signs of collapse. Nothing here trains the encoder.
 
-The functions ``features`` and ``knn`` stand here under the names of their modules: import a module's other names from its full path.
+Some functions stand here under the name of their module (``features``, ``knn``, ``linear``, ``sgd``, ``collapse``): import a module's
+other names from its full path.
 """
 
+from byol_jax.evaluate.collapse import CollapseResult, collapse, collapse_features
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, pixels
+from byol_jax.evaluate.fewlabels import FewLabelsResult, few_labels
 from byol_jax.evaluate.knn import KnnResult, knn, knn_features, nearest
+from byol_jax.evaluate.linear import LinearResult, linear, linear_features
 from byol_jax.evaluate.result import Result, save
+from byol_jax.evaluate.sgd import sgd, sgd_features
 
-__all__ = ["Encoder", "Features", "KnnResult", "Result", "features", "knn", "knn_features", "nearest", "pixels", "save"]
+__all__ = [
+    "CollapseResult",
+    "Encoder",
+    "Features",
+    "FewLabelsResult",
+    "KnnResult",
+    "LinearResult",
+    "Result",
+    "collapse",
+    "collapse_features",
+    "features",
+    "few_labels",
+    "knn",
+    "knn_features",
+    "linear",
+    "linear_features",
+    "nearest",
+    "pixels",
+    "save",
+    "sgd",
+    "sgd_features",
+]

@@ -66,25 +66,26 @@ class Encoder:
             raise ValueError(
                 f"images: got {images.dtype} {images.shape}; the encoder takes uint8 [B, H, W, 3] (repeat gray images over 3 channels)"
             )
-        return self._run(_forward(self.module, self.views, True), images, pad_to)
+        return np.asarray(self._run(True, images, pad_to))
 
-    def views_of(self, images: np.ndarray, *, pad_to: int | None = None) -> np.ndarray:
-        """Embeds views that are already cut, augmented and normalised: float32 [B, S, S, 3] -> float32 [B, D]."""
-        images = np.asarray(images)
+    def views_of(self, images: np.ndarray | jax.Array, *, pad_to: int | None = None) -> jax.Array:
+        """Embeds views that are already cut, augmented and normalised: float32 [B, S, S, 3] -> float32 [B, D].
+
+        Takes and returns arrays on the device, so that augmentations made there need not leave it.
+        """
         if images.dtype != np.float32 or images.ndim != 4 or images.shape[-1] != 3:
             raise ValueError(f"views: got {images.dtype} {images.shape}; expected normalised float32 [B, S, S, 3]")
-        return self._run(_forward(self.module, self.views, False), images, pad_to)
+        return self._run(False, images, pad_to)
 
-    def with_views(self, views: Views) -> Encoder:
-        """The same weights behind another preparation of the images."""
-        return Encoder(self.module, self.variables, views, self.mesh)
-
-    def _run(self, forward: Forward, images: np.ndarray, pad_to: int | None) -> np.ndarray:
+    def _run(self, raw: bool, images: np.ndarray | jax.Array, pad_to: int | None) -> jax.Array:
         rows = len(images)
         padded = _padded_rows(rows, pad_to, self.mesh.size)
-        images = np.concatenate([images, np.zeros((padded - rows, *images.shape[1:]), images.dtype)])
+        if padded > rows:
+            concatenate = np.concatenate if isinstance(images, np.ndarray) else jnp.concatenate
+            images = concatenate([images, np.zeros((padded - rows, *images.shape[1:]), images.dtype)])
         placed = jax.device_put(images, NamedSharding(self.mesh, PartitionSpec("data")))
-        return np.asarray(forward(self.variables, placed))[:rows]
+        out = _forward(self.module, self.views, raw)(self.variables, placed)
+        return out[:rows]
 
 
 def _padded_rows(rows: int, pad_to: int | None, devices: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,7 @@ def features(encoder: Encoder, source: Any, *, batch_size: int = 256) -> Feature
     Returns:
       Features of all N examples in the source's order.
     """
-    prepared = encoder if _is_raw(source) else encoder.with_views(dataclasses.replace(encoder.views, eval_crop=1.0))
-    return _collect(source, encoder.views, batch_size, lambda images: prepared(images, pad_to=batch_size))
+    return _collect(source, encoder.views, batch_size, lambda images: encoder(images, pad_to=batch_size))
 
 
 def pixels(source: Any, views: Views, *, batch_size: int = 256, max_size: int = 32) -> Features:
@@ -65,10 +64,9 @@ def pixels(source: Any, views: Views, *, batch_size: int = 256, max_size: int = 
 
     Cropped as for the encoder, at no more than ``max_size`` pixels a side; channels that are all equal (gray images) count once.
     """
-    crop = views.eval_crop if _is_raw(source) else 1.0
-    plain = dataclasses.replace(views, size=min(views.size, max_size), eval_crop=crop, mean=(0.0,) * 3, std=(1.0,) * 3)
+    plain = dataclasses.replace(views, size=min(views.size, max_size), mean=(0.0,) * 3, std=(1.0,) * 3)
     shrink = jax.jit(lambda images: preprocess(images, plain))
-    raw = _collect(source, views, batch_size, lambda images: np.asarray(shrink(jnp.asarray(images))).reshape(len(images), -1))
+    raw = _collect(source, plain, batch_size, lambda images: np.asarray(shrink(jnp.asarray(images))).reshape(len(images), -1))
     channels = raw.embedding.reshape(len(raw), -1, 3)
     gray = bool(np.all(channels == channels[..., :1]))
     return Features(np.ascontiguousarray(channels[..., 0]), raw.label) if gray else raw
@@ -88,23 +86,16 @@ def labelled(*sets: Features) -> int:
     return int(max(part.label.max() for part in sets)) + 1
 
 
-def _is_raw(source: Any) -> bool:
-    """Sources held as one array arrive uncropped; from all others the host pipeline has already taken the central crop."""
-    return hasattr(source, "images")
-
-
 def _collect(source: Any, views: Views, batch_size: int, embed: Callable[[np.ndarray], np.ndarray]) -> Features:
-    if not len(source):
-        raise ValueError("source: it has no examples; evaluation needs at least one")
     shard = Shard(jax.process_index(), jax.process_count())
-    batches: Iterator[dict[str, np.ndarray]] = eval_batches(source, views, batch_size=batch_size, shard=shard)
+    batches = eval_batches(source, views, batch_size=batch_size * shard.count, shard=shard)
     parts = [(embed(batch["image"]), batch["label"], batch["index"]) for batch in batches]
-    embedding, label, index = _gather(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    embedding, label, index = gather_rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     order = np.argsort(index, kind="stable")
     return Features(np.asarray(embedding[order], np.float32), np.asarray(label[order], np.int32))
 
 
-def _gather(*columns: np.ndarray) -> list[np.ndarray]:
+def gather_rows(*columns: np.ndarray) -> list[np.ndarray]:
     """Rows of all processes, one after the other; they need not have the same number of them."""
     if jax.process_count() == 1:
         return list(columns)

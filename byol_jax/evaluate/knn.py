@@ -18,13 +18,14 @@ from jax import lax
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, labelled
 from byol_jax.evaluate.result import Result, percent
+from byol_jax.method.probe import in_top_k
 
 TEST_CHUNK, TRAIN_CHUNK = 1024, 65536  # rows a similarity matrix holds at once: 256 MB, and training sets of any size
 
 
 @dataclass(frozen=True)
 class KnnResult(Result):
-    """Accuracy by k, as shares. ``top5`` is 1 where there are five classes or fewer."""
+    """Accuracy by k, as shares. A class that no neighbour voted for counts neither in the top 1 nor in the top 5."""
 
     top1: dict[int, float]
     top5: dict[int, float]
@@ -62,7 +63,8 @@ def knn_features(train: Features, test: Features, *, k: int | Sequence[int] = (1
       temperature: of the votes' weights.
 
     Returns:
-      top-1 and top-5 accuracy for each k. Equal votes go to the lower class, equal similarities to the earlier example.
+      top-1 and top-5 accuracy for each k. Equal votes go to the higher class, as in all our accuracies; equal similarities to the
+      earlier example.
     """
     ks = (k,) if isinstance(k, int) else tuple(k)
     if not ks or min(ks) < 1:
@@ -121,9 +123,8 @@ def _correct(
     hits = []
     for k in ks:
         votes = jnp.zeros((len(label), classes), jnp.float32).at[rows, neighbour_label[:, :k]].add(weight_MxK[:, :k])
-        _, ranked = lax.top_k(votes, min(5, classes))
-        hit = ranked == label[:, None]
-        hits.append(jnp.stack([hit[:, 0].sum(), hit.any(1).sum()]))
+        voted = votes[rows[:, 0], label] > 0
+        hits.append(jnp.stack([(voted & in_top_k(votes, label, n)).sum() for n in (1, 5)]))
     return jnp.stack(hits)
 
 

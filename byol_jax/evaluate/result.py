@@ -23,9 +23,9 @@ class Result:
         raise TypeError(f"{type(self).__name__} has no table")
 
     def rich(self) -> Table:
-        """The table, for a rich console."""
-        title, headings, cells = self.rows()
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+        """The table, without its title, for a rich console."""
+        _, headings, cells = self.rows()
+        table = Table(box=box.SIMPLE_HEAD)
         for i, heading in enumerate(headings):
             table.add_column(heading, justify="right" if i else "left", no_wrap=True)
         for row in cells:
@@ -33,10 +33,11 @@ class Result:
         return table
 
     def table(self) -> str:
-        """The table as plain text."""
+        """Title and table as plain text."""
         out = io.StringIO()
-        Console(file=out, width=120, color_system=None).print(self.rich())
-        return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
+        Console(file=out, width=140, color_system=None).print(self.rich())
+        lines = [line.rstrip() for line in out.getvalue().splitlines()]
+        return "\n".join([self.rows()[0], *(line for line in lines if line)])
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON-ready data (keys of mappings become text)."""

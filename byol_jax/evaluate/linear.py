@@ -1,0 +1,205 @@
+"""Linear evaluation by regularised logistic regression: the paper's transfer protocol (section 4, Appendix D).
+
+Multinomial logistic regression on frozen features, fitted by L-BFGS; the strength of the L2 penalty is chosen on a held-out part of
+the training set among 45 values from 1e-6 to 1e5, then everything is fitted again on the whole of it.
+
+The objective is ``sum of cross-entropies + l2 / 2 * |W|^2`` with a free bias: scikit-learn's ``LogisticRegression(C=1 / l2)``. Features
+are standardised first (zero mean, unit variance over the training set), so that one range of penalties suits every network.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from byol_jax.evaluate.encoder import Encoder
+from byol_jax.evaluate.features import Features, features, labelled
+from byol_jax.evaluate.result import Result, percent
+from byol_jax.method.probe import in_top_k
+
+L2_PATH = tuple(float(v) for v in np.logspace(-6, 5, 45))
+
+
+class Classifier(NamedTuple):
+    """A linear classifier: ``x @ w + b``, w [D, C], b [C]."""
+
+    w: jax.Array
+    b: jax.Array
+
+
+@dataclass(frozen=True)
+class LinearResult(Result):
+    """Test accuracy of a linear classifier, as shares.
+
+    ``choice`` is the value picked (of the L2 penalty, or of the base learning rate) and ``held_out`` the top-1 accuracy on the
+    held-out part for each value tried; empty where there was nothing to choose.
+    """
+
+    top1: float
+    top5: float
+    protocol: str
+    choice: float
+    held_out: dict[float, float]
+    train_examples: int
+    test_examples: int
+    classes: int
+
+    def rows(self) -> tuple[str, Sequence[str], Sequence[Sequence[str]]]:
+        title = f"Linear classifier ({self.protocol}), {self.train_examples:,} training and {self.test_examples:,} test examples"
+        chosen = "l2" if self.protocol == "L-BFGS" else "base rate"
+        held_out = percent(self.held_out[self.choice]) if self.held_out else "-"
+        headings = (chosen, "top-1 %", "top-5 %", "held-out top-1 %")
+        return title, headings, [(f"{self.choice:.3g}", percent(self.top1), percent(self.top5), held_out)]
+
+
+def linear(encoder: Encoder, train: Any, test: Any, *, batch_size: int = 256, **options: Any) -> LinearResult:
+    """Embeds both sources, then ``linear_features``, whose options it takes."""
+    sets = features(encoder, train, batch_size=batch_size), features(encoder, test, batch_size=batch_size)
+    return linear_features(*sets, **options)
+
+
+def linear_features(
+    train: Features,
+    test: Features,
+    *,
+    l2: float | Sequence[float] = L2_PATH,
+    held_out: float = 0.2,
+    standardise: bool = True,
+    max_iterations: int = 200,
+    seed: int = 0,
+) -> LinearResult:
+    """Accuracy of L2-regularised logistic regression on features.
+
+    Args:
+      train, test: labelled features of the same dimension, two classes at least.
+      l2: the penalty; of several, the best on a held-out part of the training set is used.
+      held_out: share of each class held out for that choice (one example a class always stays).
+      standardise: shift and scale each dimension by the training set's mean and standard deviation.
+      max_iterations: of L-BFGS, for each penalty.
+      seed: of the held-out split.
+    """
+    classes = several_classes(train, test)
+    penalties = sorted((l2,) if isinstance(l2, int | float) else l2, reverse=True)
+    if not penalties or penalties[-1] < 0:
+        raise ValueError(f"l2={l2}: give one penalty or several, none below 0")
+    if standardise:
+        train, test = standardised(train, train, test)
+    scores: dict[float, tuple[float, float]] = {}
+    if len(penalties) > 1:
+        fit_rows, held_rows = hold_out(train.label, held_out, seed)
+        scores = _path(train.take(fit_rows), train.take(held_rows), penalties, classes, max_iterations)
+    choice = max(penalties, key=lambda v: scores[v]) if scores else penalties[0]  # the stronger penalty among equals
+    classifier = fit(train, choice, classes, max_iterations=max_iterations)
+    top1, top5, _ = score(classifier, test)
+    held = {v: scores[v][0] for v in reversed(penalties)} if scores else {}
+    return LinearResult(top1, top5, "L-BFGS", choice, held, len(train), len(test), classes)
+
+
+def several_classes(*sets: Features) -> int:
+    """Number of classes; an error if there is only one, since then any classifier is right."""
+    classes = labelled(*sets)
+    if len(np.unique(sets[0].label)) < 2:
+        raise ValueError(f"labels: all {len(sets[0])} training examples are of one class; a linear classifier needs two or more")
+    return classes
+
+
+def standardised(reference: Features, *sets: Features) -> tuple[Features, ...]:
+    """Each set shifted and scaled by the reference's mean and standard deviation; constant dimensions are left unscaled."""
+    mean, std = reference.embedding.mean(0, dtype=np.float64), reference.embedding.std(0, dtype=np.float64)
+    scale = np.where(std > 1e-6, std, 1.0)
+    return tuple(Features(((part.embedding - mean) / scale).astype(np.float32), part.label) for part in sets)
+
+
+def hold_out(label: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits positions into (kept, held out), the same share of each class, rounded; every class keeps one example at least."""
+    if not 0 < share < 1:
+        raise ValueError(f"held_out={share}: must be a share between 0 and 1, for example 0.2")
+    rng = np.random.default_rng(seed)
+    held: list[np.ndarray] = []
+    for c in np.unique(label):
+        members = rng.permutation(np.flatnonzero(label == c))
+        held.append(members[: min(round(share * len(members)), len(members) - 1)])
+    held_rows = np.sort(np.concatenate(held))
+    if not len(held_rows):
+        raise ValueError(
+            f"held_out={share}: {len(label)} examples of {len(held)} classes leave none to choose by; give one value, not several"
+        )
+    return np.setdiff1d(np.arange(len(label)), held_rows), held_rows
+
+
+def fit(
+    train: Features, l2: float, classes: int, *, start: Classifier | None = None, max_iterations: int = 200, tolerance: float = 1e-7
+) -> Classifier:
+    """Minimises the objective from zeros or from another classifier.
+
+    Stops when no component of the gradient of (objective / N) exceeds the tolerance, or after ``max_iterations``.
+    """
+    if start is None:
+        start = Classifier(jnp.zeros((train.embedding.shape[1], classes), jnp.float32), jnp.zeros(classes, jnp.float32))
+    penalty = jnp.float32(l2 / len(train))
+    return _minimise(start, jnp.asarray(train.embedding), jnp.asarray(train.label), penalty, max_iterations, tolerance)
+
+
+def score(classifier: Classifier, test: Features) -> tuple[float, float, float]:
+    """(top-1, top-5, mean cross-entropy) on a set. Among equal logits the higher class ranks first, as in the official code."""
+    sums = np.zeros(3, np.float64)
+    for start in range(0, len(test), 8192):
+        rows = slice(start, start + 8192)
+        sums += np.asarray(_score(classifier, jnp.asarray(test.embedding[rows]), jnp.asarray(test.label[rows])))
+    top1, top5, loss = (float(v) for v in sums / len(test))
+    return top1, top5, loss
+
+
+def _path(
+    train: Features, held: Features, penalties: Sequence[float], classes: int, max_iterations: int
+) -> dict[float, tuple[float, float]]:
+    """(top-1, minus the loss) on the held-out part by penalty, strongest first, each fit starting where the last one ended."""
+    scores, classifier = {}, None
+    for penalty in penalties:
+        classifier = fit(train, penalty, classes, start=classifier, max_iterations=max_iterations)
+        top1, _, loss = score(classifier, held)
+        scores[penalty] = (top1, -loss)
+    return scores
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _minimise(start: Classifier, x: jax.Array, y: jax.Array, penalty: jax.Array, max_iterations: int, tolerance: float) -> Classifier:
+    def objective(c: Classifier) -> jax.Array:
+        losses = optax.softmax_cross_entropy_with_integer_labels(_logits(c, x), y)
+        return losses.mean() + penalty / 2 * jnp.square(c.w).sum()
+
+    solver = optax.lbfgs(memory_size=10)
+    value_and_grad = optax.value_and_grad_from_state(objective)
+
+    def unfinished(carry: tuple[Classifier, Any]) -> jax.Array:
+        _, state = carry
+        count, grad = optax.tree.get(state, "count"), optax.tree.get(state, "grad")
+        steepest = jnp.maximum(jnp.abs(grad.w).max(), jnp.abs(grad.b).max())
+        return (count == 0) | ((count < max_iterations) & (steepest > tolerance))
+
+    def advance(carry: tuple[Classifier, Any]) -> tuple[Classifier, Any]:
+        c, state = carry
+        value, grad = value_and_grad(c, state=state)
+        updates, state = solver.update(grad, state, c, value=value, grad=grad, value_fn=objective)
+        return optax.apply_updates(c, updates), state
+
+    return lax.while_loop(unfinished, advance, (start, solver.init(start)))[0]
+
+
+@jax.jit
+def _score(c: Classifier, x: jax.Array, y: jax.Array) -> jax.Array:
+    logits = _logits(c, x)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    return jnp.stack([in_top_k(logits, y, 1).astype(jnp.float32).sum(), in_top_k(logits, y, 5).astype(jnp.float32).sum(), losses.sum()])
+
+
+def _logits(c: Classifier, x: jax.Array) -> jax.Array:
+    return jnp.matmul(x, c.w, precision="highest") + c.b
