@@ -1,0 +1,31 @@
+"""BYOL itself: the method as pure functions over pytrees. Start with ``step.py``."""
+
+from byol_jax.method import diagnostics
+from byol_jax.method.heads import MLP
+from byol_jax.method.loss import regression_loss
+from byol_jax.method.network import Byol, Network, Outputs
+from byol_jax.method.optimizer import adamw, lars, sgd
+from byol_jax.method.schedules import constant, cosine, warmup_cosine
+from byol_jax.method.state import ByolState
+from byol_jax.method.step import init, make_train_step
+from byol_jax.method.target import constant_decay, ema_decay
+
+__all__ = [
+    "MLP",
+    "Byol",
+    "ByolState",
+    "Network",
+    "Outputs",
+    "adamw",
+    "constant",
+    "constant_decay",
+    "cosine",
+    "diagnostics",
+    "ema_decay",
+    "init",
+    "lars",
+    "make_train_step",
+    "regression_loss",
+    "sgd",
+    "warmup_cosine",
+]

@@ -1,0 +1,53 @@
+"""What a training step demands of a batch, and the two views in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Batch = dict[str, Any]
+Augment = Callable[[jax.Array, Batch], Batch]
+
+
+def rows_of(batch: Batch) -> int:
+    """The number of examples in a batch: every leaf is [B, ...]."""
+    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(batch)}
+    if len(sizes) != 1 or None in sizes:
+        shapes = {name: jax.tree.map(jnp.shape, value) for name, value in batch.items()}
+        raise ValueError(f"all arrays of a batch must have the same number of rows; got {shapes}")
+    return int(sizes.pop())  # type: ignore[arg-type]
+
+
+def check_rows(rows: int, devices: int, accumulate: int) -> None:
+    """Raises ValueError unless every device gets the same number of rows in every micro-batch."""
+    if accumulate < 1:
+        raise ValueError(f"accumulate = {accumulate}; a step has at least 1 micro-batch")
+    unit = devices * accumulate
+    if rows == 0 or rows % unit:
+        below, above = rows // unit * unit, (rows // unit + 1) * unit
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise ValueError(
+            f"a batch of {rows} does not divide into {devices} device(s) x {accumulate} micro-batch(es); nearest valid sizes: {nearest}"
+        )
+
+
+def both_views(batch: Batch) -> tuple[Any, Any]:
+    """view1 and view2 as the network takes them. Raises ValueError for a batch without them, or with raw pixels in them."""
+    missing = [name for name in ("view1", "view2") if name not in batch]
+    if missing:
+        raise ValueError(f"the batch has {sorted(batch)} but no {missing}: pass augment=..., a function (keys, batch) -> views")
+    view1, view2 = batch["view1"], batch["view2"]
+    if any(leaf.dtype == jnp.uint8 for leaf in jax.tree.leaves((view1, view2))):
+        raise ValueError("the views are uint8 pixels; pass augment=..., which makes normalised float32 of them")
+    return view1, view2
+
+
+def micro_batches(tree: Any, count: int) -> Any:
+    """[B, ...] -> [count, B / count, ...]: micro-batch n takes the rows n, n + count, ...
+
+    Taken so, a micro-batch holds the same examples on any number of devices.
+    """
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), tree)

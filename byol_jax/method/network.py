@@ -1,0 +1,79 @@
+"""The network f -> g -> q of BYOL, and the method as a value: which modules, which loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+
+from byol_jax.method.heads import MLP, fan_in_init
+from byol_jax.method.loss import regression_loss
+
+
+class Outputs(NamedTuple):
+    """What a network makes of a batch. In a training step every leaf is [2, B, ...], view first."""
+
+    embedding: Any  # y = f(x): [B, D], what is kept after training
+    projection: Any  # z = g(y): [B, P], what the target offers
+    prediction: Any  # q(z): [B, P], what the online network says of the target's projection
+
+
+Loss = Callable[[Outputs, Outputs], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+class Network(nn.Module):
+    """Encoder, projector and predictor in a row.
+
+    The online and the target network are both of this kind. The target's predictor is never used, but costs little,
+    and keeping it makes the two sets of variables congruent: the target is an average of the online network, leaf by leaf.
+    """
+
+    encoder: nn.Module
+    projector: nn.Module
+    predictor: nn.Module
+
+    def __call__(self, x: Any, train: bool) -> Outputs:
+        """x: a view, a pytree of [B, ...] arrays. Raises ValueError if the encoder does not return [B, D]."""
+        embedding = self.encoder(x, train)
+        _check_embedding(self.encoder, embedding, rows=jax.tree.leaves(x)[0].shape[0])
+        projection = self.projector(embedding, train)
+        return Outputs(embedding, projection, self.predictor(projection, train))
+
+
+@dataclass(frozen=True)
+class Byol:
+    """Bootstrap Your Own Latent, as a value.
+
+    Attributes:
+      encoder: any ``nn.Module`` called as ``encoder(x, train)`` and returning [B, D].
+      projector, predictor: modules of the same signature; the paper's 4096-256 heads by default.
+      loss: ``fn(online, target) -> (scalar, metrics)`` on ``Outputs`` whose leaves are [2, B, ...], view first;
+        no gradient flows into ``target``.
+      num_classes: above 0, a linear probe learns the labels from the detached embedding during training.
+        It tells how good the embedding is; it teaches the encoder nothing.
+    """
+
+    encoder: nn.Module
+    projector: nn.Module = field(default_factory=MLP)
+    predictor: nn.Module = field(default_factory=MLP)
+    loss: Loss = regression_loss
+    num_classes: int = 0
+
+    def network(self) -> Network:
+        return Network(self.encoder, self.projector, self.predictor)
+
+    def probe(self) -> nn.Dense:
+        return nn.Dense(self.num_classes, kernel_init=fan_in_init)
+
+
+def _check_embedding(encoder: nn.Module, embedding: Any, rows: int) -> None:
+    shape = getattr(embedding, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != rows:
+        got = f"shape {shape}" if shape is not None else f"a {type(embedding).__name__}"
+        hint = " (pool its map, for example with x.mean((1, 2)))" if shape is not None and len(shape) == 4 else ""
+        raise ValueError(
+            f"encoder {type(encoder).__name__} must return one vector an example, [B, D]; for {rows} examples it returned {got}{hint}"
+        )

@@ -1,0 +1,51 @@
+"""Optimizers as optax transformations. All of them leave biases and norm scales without weight decay (paper section 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+Rate = float | optax.Schedule
+
+
+def is_weight(params: Any) -> Any:
+    """A tree of bools: True where weight decay and LARS apply, that is for leaves of more than one dimension.
+
+    Biases and the scales and offsets of norms have one. A module that stacks its layers (``nn.scan``) would need a mask of its own.
+    """
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def lars(
+    learning_rate: Rate, *, weight_decay: float = 1.5e-6, momentum: float = 0.9, trust_coefficient: float = 1e-3
+) -> optax.GradientTransformation:
+    """LARS as BYOL uses it: the learning rate multiplies after the momentum.
+
+    ``optax.lars`` multiplies before it, so that its momentum remembers old rates: under a changing rate that is another optimizer.
+
+    u = g + weight_decay * p;  u = u * trust_coefficient * |p| / |u|;  m = momentum * m + u;  p = p - learning_rate * m.
+    Biases and norms skip the first two; where |p| or |u| is 0 the second is skipped.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, is_weight),
+        optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), is_weight),
+        optax.trace(momentum),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def adamw(
+    learning_rate: Rate, *, weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """AdamW with decoupled weight decay: for small networks and small batches."""
+    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=is_weight)
+
+
+def sgd(learning_rate: Rate, *, weight_decay: float = 0.0, momentum: float = 0.9, nesterov: bool = False) -> optax.GradientTransformation:
+    """SGD with momentum; weight decay is added to the gradient."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, is_weight),
+        optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
+    )

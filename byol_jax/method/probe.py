@@ -1,0 +1,35 @@
+"""The online linear probe: how many labels a linear layer gets right from the embedding, during training."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+    """Whether the label is among the k highest logits: [B, C], [B] -> bool[B].
+
+    Ties go to the highest class, as in the official code (``lax.top_k`` gives them to the lowest).
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    higher_class = jnp.arange(logits.shape[-1], dtype=labels.dtype) > labels[:, None]
+    ahead = (logits > own) | ((logits == own) & higher_class)
+    return ahead.sum(axis=-1) < k
+
+
+def probe_metrics(logits: jax.Array, labels: jax.Array, axis_name: str) -> dict[str, jax.Array]:
+    """Cross-entropy, top-1 and top-5 of logits [B, C] against labels int[B]; inside ``shard_map``.
+
+    A label below 0 means that there is none. The mean over devices of what is returned is the mean over the labelled rows of the
+    global batch; without any, it is 0.
+    """
+    labelled = labels >= 0
+    share = jax.lax.pmean(labelled.mean(dtype=logits.dtype), axis_name)
+    weight = labelled.astype(logits.dtype) / jnp.where(share > 0, share, 1)
+    safe = jnp.where(labelled, labels, 0)
+    return {
+        "probe_loss": (weight * optax.softmax_cross_entropy_with_integer_labels(logits, safe)).mean(),
+        "probe_top1": (weight * in_top_k(logits, safe, 1).astype(logits.dtype)).mean(),
+        "probe_top5": (weight * in_top_k(logits, safe, 5).astype(logits.dtype)).mean(),
+    }

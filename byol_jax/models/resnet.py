@@ -1,0 +1,160 @@
+"""ResNet v1 as the paper trains it: 18 to 200 layers, any width, the ImageNet stem or one for small images.
+
+Facts that differ from other ResNets: 'SAME' padding everywhere (at even sizes a strided convolution pads 0 before and 1 after), the
+stride of a bottleneck in its 3x3 convolution, and a projection shortcut in the first block of every stage, also where shapes agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+# Truncated normal with standard deviation 0.8796 / sqrt(fan_in): the official code does not widen it to make up for the truncation.
+fan_in_init = nn.initializers.variance_scaling(0.87962566103423978**2, "fan_in", "truncated_normal")
+
+
+class Block(nn.Module):
+    """A residual block: relu(branch(x) + shortcut(x)), [B, H, W, C] -> [B, H / stride, W / stride, channels].
+
+    Attributes:
+      kernels: sides of the branch's convolutions: (3, 3) is basic, (1, 3, 1) bottleneck, whose inner convolutions have channels / 4.
+      stride: of the first 3x3 convolution, and of the projection.
+      project: whether the shortcut is a 1x1 convolution with BN; otherwise it is x itself.
+      conv, norm: constructors of the layers. zero_init: start the last norm's scale at 0, so that the branch starts at 0.
+    """
+
+    channels: int
+    kernels: tuple[int, ...]
+    stride: int
+    project: bool
+    conv: Any
+    norm: Any
+    zero_init: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        last = len(self.kernels) - 1
+        inner = self.channels // 4 if last == 2 else self.channels
+        y = x
+        for i, kernel in enumerate(self.kernels):
+            stride = self.stride if i == self.kernels.index(3) else 1
+            y = self.conv(self.channels if i == last else inner, (kernel, kernel), strides=stride, name=f"conv_{i}")(y)
+            scale_init = nn.initializers.zeros if i == last and self.zero_init else nn.initializers.ones
+            y = self.norm(scale_init=scale_init, name=f"norm_{i}")(y)
+            y = nn.relu(y) if i < last else y
+        if self.project:
+            x = self.conv(self.channels, (1, 1), strides=self.stride, name="shortcut_conv")(x)
+            x = self.norm(name="shortcut_norm")(x)
+        return nn.relu(x + y)
+
+
+class Norm(nn.BatchNorm):
+    """BatchNorm that takes statistics and normalises in float32 (or wider) whatever the dtype of its input, and gives ``dtype`` back."""
+
+    def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        return super().__call__(x.astype(jnp.promote_types(x.dtype, jnp.float32)), *args, **kwargs)
+
+
+class ResNet(nn.Module):
+    """ResNet v1 without a classifier: images [B, H, W, 3] -> embeddings [B, width * channels[-1]], at least float32.
+
+    Attributes:
+      stage_sizes: blocks of every stage; each stage but the first halves the map.
+      channels: outputs of every stage, before ``width``.
+      block: "basic" or "bottleneck".
+      width: factor on every channel count, the stem's too.
+      stem: "imagenet" (7x7 stride 2, then 3x3 max pool stride 2) or "small" (3x3 stride 1, no pool).
+      stem_channels: outputs of the stem, before ``width``.
+      zero_init_last_bn: start every block as the identity; off in the paper.
+      dtype: dtype of the convolutions (bfloat16 halves the traffic); parameters and batch statistics stay float32.
+      bn_axis: mesh axis over which batch statistics are averaged.
+    """
+
+    stage_sizes: Sequence[int]
+    channels: Sequence[int]
+    block: Literal["basic", "bottleneck"]
+    width: int = 1
+    stem: Literal["imagenet", "small"] = "imagenet"
+    stem_channels: int = 64
+    zero_init_last_bn: bool = False
+    dtype: Any = jnp.float32
+    bn_axis: str | None = "data"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        self._check()
+        conv = partial(nn.Conv, use_bias=False, padding="SAME", dtype=self.dtype, kernel_init=fan_in_init)
+        norm = partial(Norm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.bn_axis)
+        kernels = (3, 3) if self.block == "basic" else (1, 3, 1)
+        big = self.stem == "imagenet"
+
+        x = conv(self.width * self.stem_channels, (7, 7) if big else (3, 3), strides=2 if big else 1, name="stem_conv")(x)
+        x = nn.relu(norm(name="stem_norm")(x))
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME") if big else x
+        for s, (size, channels) in enumerate(zip(self.stage_sizes, self.channels, strict=True)):
+            for b in range(size):
+                stride = 2 if b == 0 and s > 0 else 1
+                name = f"stage{s}_block{b}"
+                x = Block(self.width * channels, kernels, stride, b == 0, conv, norm, self.zero_init_last_bn, name=name)(x)
+        return x.astype(jnp.promote_types(self.dtype, jnp.float32)).mean(axis=(1, 2))
+
+    def _check(self) -> None:
+        for name, value, choices in (("block", self.block, ("basic", "bottleneck")), ("stem", self.stem, ("imagenet", "small"))):
+            if value not in choices:
+                raise ValueError(f"ResNet({name}={value!r}) is not one of {choices}")
+        if len(self.stage_sizes) != len(self.channels):
+            raise ValueError(f"ResNet has {len(self.stage_sizes)} stage_sizes but {len(self.channels)} channels; give one of each a stage")
+
+
+def resnet(
+    stage_sizes: Sequence[int] = (1, 1, 1),
+    channels: Sequence[int] = (32, 64, 128),
+    *,
+    block: Literal["basic", "bottleneck"] = "basic",
+    small_inputs: bool = True,
+    stem_channels: int | None = None,
+    **kwargs: Any,
+) -> ResNet:
+    """A ResNet of any size; by default six convolutions for images of 16 to 32 pixels. The stem is as narrow as the first stage."""
+    stem_channels = min(64, channels[0]) if stem_channels is None else stem_channels
+    stem: Literal["imagenet", "small"] = "small" if small_inputs else "imagenet"
+    return ResNet(tuple(stage_sizes), tuple(channels), block, stem=stem, stem_channels=stem_channels, **kwargs)
+
+
+_BASIC = {"channels": (64, 128, 256, 512), "block": "basic"}
+_BOTTLENECK = {"channels": (256, 512, 1024, 2048), "block": "bottleneck"}
+
+
+def resnet18(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
+    """512 * width features. ``small_inputs``: the stem for images of about 32 pixels."""
+    return resnet((2, 2, 2, 2), small_inputs=small_inputs, width=width, **_BASIC, **kwargs)
+
+
+def resnet34(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
+    """512 * width features."""
+    return resnet((3, 4, 6, 3), small_inputs=small_inputs, width=width, **_BASIC, **kwargs)
+
+
+def resnet50(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
+    """2048 * width features; the paper's encoder."""
+    return resnet((3, 4, 6, 3), small_inputs=small_inputs, width=width, **_BOTTLENECK, **kwargs)
+
+
+def resnet101(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
+    """2048 * width features."""
+    return resnet((3, 4, 23, 3), small_inputs=small_inputs, width=width, **_BOTTLENECK, **kwargs)
+
+
+def resnet152(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
+    """2048 * width features."""
+    return resnet((3, 8, 36, 3), small_inputs=small_inputs, width=width, **_BOTTLENECK, **kwargs)
+
+
+def resnet200(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
+    """2048 * width features; with width 2, the paper's largest."""
+    return resnet((3, 24, 36, 3), small_inputs=small_inputs, width=width, **_BOTTLENECK, **kwargs)
