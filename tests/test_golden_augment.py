@@ -18,6 +18,9 @@ from byol_jax.augment import image as recipe
 GOLDEN = Path(os.environ.get("BYOL_GOLDEN_DIR", Path(__file__).parent / "golden"))
 # Both sides compute in float32 and the values are at most 1.4, so anything above a few units in the last place is a difference of method.
 TOLERANCE = 2e-6
+# In a sequence hue divides by a chroma that clipping has made small: there the official float32 is itself 2.2e-6 away from float64.
+CHAIN_TOLERANCE = 5e-6
+RESIZE_TOLERANCE = 1e-5  # the numbers are stored to half of 1/65535, which is 7.6e-6
 
 
 def load(name: str) -> dict[str, np.ndarray]:
@@ -52,7 +55,7 @@ def operation(spec: dict):
     if "adjust_hue" in name:
         return lambda x: color.hsv(x, hue=spec["delta"])
     if name == "_gaussian_blur_single_image":
-        return lambda x: blur.blur(x, blur.kernel(spec["sigma"], spec["radius"]))
+        return lambda x: blur.blur(x, *(blur.matrix(spec["sigma"], spec["radius"], length) for length in x.shape[1:]))
     fixed = {
         "hsv_to_rgb(rgb_to_hsv)": color.hsv,
         "_to_grayscale": color.grayscale,
@@ -78,11 +81,12 @@ def test_saturation_without_hue(spec):
 
 @pytest.mark.parametrize("spec", [s for s in SPECS if "taps" in s], ids=lambda s: s["name"])
 def test_blur_kernel(spec):
-    half = np.asarray(blur.kernel(spec["sigma"], spec["radius"]))
     assert blur.radius(round(10 * spec["kernel_size_arg"])) == spec["radius"]
-    full = np.concatenate([half[:0:-1], half])
-    assert len(full) == spec["taps"]
-    np.testing.assert_allclose(full, OPS[spec["name"].replace("blur_", "blurkernel_")], atol=1e-7, rtol=0)
+    expected = OPS[spec["name"].replace("blur_", "blurkernel_")]
+    half, length = spec["radius"], 2 * spec["radius"] + 5
+    assert len(expected) == spec["taps"] == 2 * half + 1
+    row = np.asarray(blur.matrix(spec["sigma"], half, length))[half + 2]  # the middle one: the whole kernel, with two zeros on each side
+    np.testing.assert_allclose(row, np.pad(expected, 2), atol=1e-7, rtol=0)
 
 
 def test_normalisation():
@@ -93,7 +97,7 @@ def test_normalisation():
 def test_four_jitters_in_sequence():
     times = jnp.array([0.1, 0.2, 0.3, 0.4])
     got = run(lambda x: color.jitter(x, times, delta=0.4, factor=1.4, saturation=1.2, hue=0.1), OPS["images"])
-    np.testing.assert_allclose(got, OPS["seq_b.4_c1.4_s1.2_h.1_clip"], atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(got, OPS["seq_b.4_c1.4_s1.2_h.1_clip"], atol=CHAIN_TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("which", ["view1", "view2"])
@@ -108,7 +112,7 @@ def test_whole_chain_from_its_parameters(which):
     draws = recipe.Draws(rotation=jnp.zeros(len(rows)), times=times, **columns)
     view = getattr(views.imagenet(32), which)
     got = jax.jit(jax.vmap(lambda x, d: recipe.apply(x, d, view)))(planes(data[f"{which}_in"]), draws)
-    np.testing.assert_allclose(np.moveaxis(np.asarray(got), 1, -1), data[f"{which}_out"], atol=5e-6, rtol=0)
+    np.testing.assert_allclose(np.moveaxis(np.asarray(got), 1, -1), data[f"{which}_out"], atol=CHAIN_TOLERANCE, rtol=0)
 
 
 def crops() -> list[dict]:
@@ -132,11 +136,7 @@ def test_bicubic_resize(crop):
     image[4 : 4 + height, 5 : 5 + width] = pixels
     window = jnp.array([4, 5, height, width], jnp.int32)
     got = np.asarray(jax.jit(geometry.resized_crop, static_argnums=2)(image, window, 224))[:: crop["step"], :: crop["step"]]
-    expected = crop["out"] / 65535
-    # Stored to half of 1/65535. A fraction that lies between two entries of TensorFlow's 1/1024 table may fall to either side.
-    error = np.abs(got - expected)
-    assert error.max() < 2e-4, error.max()
-    assert np.quantile(error, 0.99) < 1.2e-5, np.quantile(error, 0.99)
+    np.testing.assert_allclose(got, crop["out"] / 65535, atol=RESIZE_TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_preprocess_is_the_official_evaluation(name):
     recipe_ = views.Views(size=224, eval_crop=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
     got = augment.preprocess(jnp.asarray(data[f"{name}/center_decoded_u8"])[None], recipe_)[0]
     assert side != 224
-    np.testing.assert_allclose(got, data[f"{name}/center_out_u16"] / 65535, atol=2e-4, rtol=0)
+    np.testing.assert_allclose(got, data[f"{name}/center_out_u16"] / 65535, atol=RESIZE_TOLERANCE, rtol=0)
 
 
 def ks_distance(a: np.ndarray, b: np.ndarray) -> float:

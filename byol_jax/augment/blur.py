@@ -11,37 +11,30 @@ def radius(height: int) -> int:
     return int(height / 10 / 2)
 
 
-def kernel(sigma: jax.typing.ArrayLike, half: int) -> jax.Array:
-    """float32[half + 1]: the right half of a normalised Gaussian, centre first. ``sigma`` in pixels."""
-    sigma = jnp.asarray(sigma, jnp.float32)
-    offsets = jnp.arange(half + 1, dtype=jnp.float32)
-    weights = jnp.exp(-(offsets**2) / (2.0 * sigma**2))
-    return weights / (2.0 * jnp.sum(weights) - 1.0)  # the centre, exp(0), counts once
+def matrix(sigma: jax.typing.ArrayLike, half: int, length: int) -> jax.Array:
+    """float32[length, length]: the Gaussian of ``sigma`` pixels, cut after ``half`` and normalised, about each place on a line.
+
+    Rows near the ends do not sum to 1: what lies outside the image counts as zero, as in the official code, so borders darken.
+    """
+    precision = 0.5 / jnp.square(jnp.asarray(sigma, jnp.float32))
+    taps = jnp.arange(-half, half + 1, dtype=jnp.float32)
+    place = jnp.arange(length, dtype=jnp.float32)
+    distance = place[:, None] - place[None, :]
+    band = jnp.where(jnp.abs(distance) <= half, jnp.exp(-jnp.square(distance) * precision), 0.0)
+    return band / jnp.sum(jnp.exp(-jnp.square(taps) * precision))
 
 
-def blur(image: jax.Array, weights: jax.Array) -> jax.Array:
-    """Convolves rows, then columns, with a symmetric kernel; zeros outside the image (so borders darken, as in the official code).
+def blur(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Blurs along rows, then along columns.
 
     Args:
       image: float32[3, H, W].
-      weights: float32[r + 1], right half of the kernel, centre first.
+      rows: float32[H, H], ``matrix`` for the vertical pass; the identity leaves the image bit for bit as it is.
+      columns: float32[W, W], for the horizontal pass.
 
-    Shifted sums rather than a convolution: every image has its own kernel, which XLA would run as a grouped convolution
-    of batch x 3 groups, slow on every backend.
+    Two banded matrix products rather than convolutions: each image has its own kernel, and XLA runs such a batch as a grouped
+    convolution, which on CPU took 11 times as long at 32 pixels; sums of shifted images took 2.5 times as long at 224 pixels.
     """
-    return _along(_along(image, weights, axis=-1), weights, axis=-2)
-
-
-def _along(image: jax.Array, weights: jax.Array, axis: int) -> jax.Array:
-    half, length = weights.shape[0] - 1, image.shape[axis]
-    pads = [(0, 0)] * image.ndim
-    pads[axis] = (half, half)
-    padded = jnp.pad(image, pads)
-
-    def shifted(offset: int) -> jax.Array:
-        return jax.lax.slice_in_dim(padded, half + offset, half + offset + length, axis=axis)
-
-    total = weights[0] * image
-    for offset in range(1, half + 1):
-        total = total + weights[offset] * (shifted(offset) + shifted(-offset))
-    return total
+    highest = jax.lax.Precision.HIGHEST  # the default on TPU and GPU would round pixels to bfloat16 or TF32
+    image = jnp.einsum("cyx,tx->cyt", image, columns, precision=highest)
+    return jnp.einsum("sy,cyt->cst", rows, image, precision=highest)

@@ -91,20 +91,25 @@ def jitter(
       float32[3, H, W] in [0, 1].
     """
     turns = [times[2 + i] for i, strength in enumerate((saturation, hue)) if strength is not None]
-    both = len(turns) == 2
-    if both:
+    if len(turns) == 2:
         turns = [jnp.minimum(*turns), jnp.maximum(*turns)]
     edges = [jnp.full_like(times[0], -jnp.inf), *turns, jnp.full_like(times[0], jnp.inf)]
     for stage, (start, end) in enumerate(itertools.pairwise(edges)):
         image = _tones(image, times[:2], start, end, delta, factor)
-        if stage == len(turns):
-            break
-        if both:
-            saturation_now = (times[2] <= times[3]) == (stage == 0)
-            image = clip(hsv(image, jnp.where(saturation_now, saturation, 1.0), jnp.where(saturation_now, 0.0, hue)))
-        else:
-            image = clip(saturate(image, saturation) if hue is None else hsv(image, hue=hue))
+        if stage < len(turns):
+            image = clip(_hsv_turn(image, (times[2] <= times[3]) == (stage == 0), saturation, hue))
     return image
+
+
+def _hsv_turn(
+    image: jax.Array, saturation_now: jax.Array, saturation: jax.typing.ArrayLike | None, hue: jax.typing.ArrayLike | None
+) -> jax.Array:
+    """Saturation or hue, whichever has its turn; where only one of them is used, that one."""
+    if saturation is not None and hue is not None:
+        return hsv(image, jnp.where(saturation_now, saturation, 1.0), jnp.where(saturation_now, 0.0, hue))
+    if saturation is not None:
+        return saturate(image, saturation)
+    return image if hue is None else hsv(image, hue=hue)
 
 
 def _tones(
