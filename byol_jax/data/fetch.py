@@ -15,7 +15,7 @@ from byol_jax.data.vision import tf
 
 Crop = Callable[[int, int], tuple[int, int, int, int]]
 Decoded = tuple[np.ndarray, int]
-Candidates = Iterator[tuple[int, Callable[[], Decoded]]]
+Candidates = Iterator[tuple[int, Callable[[], Decoded]]]  # what may fill a slot, best first: (index, how to load it)
 
 
 def decode(data: bytes, where: str, crop: Crop | None = None) -> np.ndarray:
@@ -43,12 +43,16 @@ def cut(image: np.ndarray, crop: Crop | None) -> np.ndarray:
     return np.ascontiguousarray(image[y : y + h, x : x + w])
 
 
-def neighbours(source: Source, index: int, crop: Crop | None = None) -> Candidates:
-    """The example and, should it be bad, those after it in the source, all around: (index, how to load it)."""
+def neighbours(source: Source, crop: Crop | None = None) -> Callable[[int, int], Candidates]:
+    """A function of (index, epoch): the example and, should it be bad, those after it in the source, all around."""
     n = len(source)
-    for offset in range(n):
-        at = (index + offset) % n
-        yield at, functools.partial(_load, source, at, crop)
+
+    def find(index: int, epoch: int) -> Candidates:
+        for offset in range(n):
+            at = (index + offset) % n
+            yield at, functools.partial(_load, source, at, crop)
+
+    return find
 
 
 def _load(source: Source, index: int, crop: Crop | None) -> Decoded:
@@ -110,7 +114,7 @@ class Fetch:
     """What tf.data's threads call: one slot's image. Keeps the first error, which tf.data would disguise."""
 
     def __init__(self, find: Callable[[int, int], Candidates], census: Census, *, replace: bool) -> None:
-        """``find(index, epoch)``: what may fill a slot, best first. Without ``replace`` a bad file's slot is given up: index -1."""
+        """``find(index, epoch)`` gives the slot's candidates. Without ``replace`` a bad file's slot is given up: index -1."""
         self.find, self.census, self.replace = find, census, replace
         self.error: Exception | None = None
 

@@ -179,13 +179,13 @@ class _Split:
         starts = np.cumsum([0] + [f.take for f in self.files])
         chosen = [self.files[i] for i in files]
         numbers = np.array([(f.skip, f.take, starts[i]) for i, f in zip(files, chosen, strict=True)], np.int64)
+        table = ([str(f.filename) for f in chosen], *numbers.T)
 
-        def one(name: Any, where: Any) -> Any:
-            first, count, start = tf.unstack(where)
+        def one(name: Any, first: Any, count: Any, start: Any) -> Any:  # four columns: unstacking one inside crashes TF 2.21 (skip)
             records = tf.data.TFRecordDataset(name).skip(first).take(count)
             return tf.data.Dataset.zip((tf.data.Dataset.range(start, start + count), records))
 
-        data = tf.data.Dataset.from_tensor_slices(([str(f.filename) for f in chosen], numbers))
+        data = tf.data.Dataset.from_tensor_slices(table)
         data = data.interleave(one, cycle_length=at_once, block_length=1, num_parallel_calls=min(at_once, 4), deterministic=True)
         yield from data.skip(skip).batch(window).prefetch(1).as_numpy_iterator()
 
@@ -231,6 +231,8 @@ def tfds(name: str, split: str = "train", *, data_dir: str | Path | None = None,
 
 def _builder(name: str, data_dir: Path | None) -> Any:
     import tensorflow_datasets as tfds
+
+    import byol_jax.data.vision  # noqa: F401  keeps TensorFlow off the GPUs before anything here makes it start
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)

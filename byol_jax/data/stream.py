@@ -41,7 +41,7 @@ def train_batches(
         find = waiting.take
         steps = _in_order(_epochs(source, seed, start_step * batch_size), n, batch_size, start_step * batch_size, rows, waiting)
     else:
-        find = lambda index, _: fetch.neighbours(source, index)  # noqa: E731
+        find = fetch.neighbours(source)
         steps = order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
     make_views = views
     if isinstance(views, Views):
@@ -71,7 +71,7 @@ def eval_batches(source: Source, views: Views, *, batch_size: int, shard: Shard,
         find = waiting.take
         steps = _in_order(((0, window) for window in source.in_order()), n, batch_size, 0, rows, waiting)
     else:
-        find = lambda index, _: fetch.neighbours(source, index, crop)  # noqa: E731
+        find = fetch.neighbours(source, crop)
         steps = ((index, np.zeros_like(index)) for index in order.one_pass(n, batch_size, rows))
 
     def finish(image: Any, label: Any, index: Any, seed_pair: Any) -> dict[str, Any]:

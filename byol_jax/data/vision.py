@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from byol_jax.views import View, Views
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start-up notices would stand in the midst of a training log
+import tensorflow as tf
 
 if tf.config.list_physical_devices("GPU"):
     tf.config.set_visible_devices([], "GPU")
@@ -146,7 +149,7 @@ def saturation(x: Tensor, factor: Tensor) -> Tensor:
 def hue(x: Tensor, delta: Tensor) -> Tensor:
     """HSV hue moved by delta turns."""
     h, s, v = tf.unstack(tf.image.rgb_to_hsv(x), axis=-1)
-    return tf.image.hsv_to_rgb(tf.stack([tf.math.floormod(h + delta, 1.0), s, v], -1))
+    return tf.image.hsv_to_rgb(tf.stack([h + delta - tf.floor(h + delta), s, v], -1))
 
 
 def grayscale(x: Tensor) -> Tensor:
