@@ -12,6 +12,11 @@ Batch = dict[str, Any]
 Augment = Callable[[jax.Array, Batch], Batch]
 
 
+def no_augment(keys: jax.Array, batch: Batch) -> Batch:
+    """For batches that hold their views already."""
+    return batch
+
+
 def rows_of(batch: Batch) -> int:
     """The number of examples in a batch: every leaf is [B, ...]."""
     sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(batch)}
@@ -43,6 +48,13 @@ def both_views(batch: Batch) -> tuple[Any, Any]:
     if any(leaf.dtype == jnp.uint8 for leaf in jax.tree.leaves((view1, view2))):
         raise ValueError("the views are uint8 pixels; pass augment=..., which makes normalised float32 of them")
     return view1, view2
+
+
+def labels_of(batch: Batch) -> jax.Array:
+    """int32[B] for the probe; -1 where there is no label."""
+    if "label" not in batch:
+        raise ValueError(f"a probe (num_classes > 0) needs batch['label'], -1 where there is none; the batch has {sorted(batch)}")
+    return batch["label"]
 
 
 def micro_batches(tree: Any, count: int) -> Any:

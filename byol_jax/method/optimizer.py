@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 
-Rate = float | optax.Schedule
+Rate = float | Callable[[Any], Any]  # a number, or a schedule by step
 
 
 def is_weight(params: Any) -> Any:
@@ -40,7 +41,13 @@ def adamw(
     learning_rate: Rate, *, weight_decay: float = 1e-4, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
     """AdamW with decoupled weight decay: for small networks and small batches."""
-    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=is_weight)
+    tx = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=is_weight)
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its integer step count
+            return tx.update(updates, state, params)
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 def sgd(learning_rate: Rate, *, weight_decay: float = 0.0, momentum: float = 0.9, nesterov: bool = False) -> optax.GradientTransformation:

@@ -11,23 +11,24 @@ A step, for online parameters theta and target parameters xi (paper, section 3.1
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from byol_jax.method import target
-from byol_jax.method.batch import Augment, Batch, both_views, check_rows, micro_batches, rows_of
+from byol_jax.method.batch import Augment, Batch, both_views, check_rows, labels_of, micro_batches, no_augment, rows_of
 from byol_jax.method.diagnostics import embedding_std
-from byol_jax.method.network import Byol
+from byol_jax.method.network import Byol, Outputs
 from byol_jax.method.norms import apply_to_views, check_norms
+from byol_jax.method.placement import AXIS, born_replicated, data_mesh
 from byol_jax.method.probe import probe_metrics
 from byol_jax.method.state import ByolState
 
-AXIS = "data"  # the mesh axis over which a batch is spread
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[ByolState, Batch], tuple[ByolState, Metrics]]
 
@@ -48,15 +49,13 @@ def init(
     Args:
       batch: as the network sees it, {"view1", "view2"[, "label"]}; with ``augment``, as the host sends it. Only shapes are used,
         so arrays and ``jax.ShapeDtypeStruct`` do equally well.
-      mesh: the devices that will train; all devices if None, as in ``make_train_step``. Born where the step leaves it, the state
-        does not make the second step compile again.
+      mesh: the devices that will train; all devices if None, as in ``make_train_step``.
 
     Raises:
       ValueError: if the batch holds no views, the encoder does not return [B, D], or the network keeps unknown variables.
     """
-    if augment is not None:
-        batch = jax.eval_shape(lambda batch: augment(jax.random.split(key, rows_of(batch)), batch), batch)
-    view, _ = both_views(batch)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows_of(batch)))
+    view, _ = both_views(jax.eval_shape(augment or no_augment, keys, batch))
     network = method.network()
     check_norms(network, view, AXIS, devices=1)
 
@@ -66,11 +65,11 @@ def init(
         online, target = ({"batch_stats": {}, **network.init(k, blank, True)} for k in (online_key, target_key))
         probe = {}
         if method.num_classes:
-            embedding = network.apply(online, blank, False).embedding
-            probe = method.probe().init(probe_key, embedding)["params"]
+            outputs: Any = network.apply(online, blank, False)
+            probe = method.probe().init(probe_key, outputs.embedding)["params"]
         return ByolState(jnp.zeros((), jnp.int32), online, target, tx.init({"online": online["params"], "probe": probe}), probe)
 
-    return jax.jit(fresh, out_shardings=NamedSharding(_mesh_with_data_axis(mesh), P()))(key)
+    return born_replicated(fresh, key, data_mesh(mesh))
 
 
 def make_train_step(
@@ -106,52 +105,22 @@ def make_train_step(
     Raises:
       ValueError: here or when traced, for a batch or a network that does not fit; the message says what would.
     """
-    if augment is not None and key is None:
+    if augment is None:
+        augment, key = no_augment, jax.random.key(0)
+    if key is None:
         raise ValueError("make_train_step(augment=...) draws random numbers: pass key=jax.random.key(seed) too")
-    mesh = _mesh_with_data_axis(mesh)
+    mesh = data_mesh(mesh)
     devices = mesh.shape[AXIS]
-    network = method.network()
-
-    def gradients(state: ByolState, batch: Batch, keys: jax.Array | None) -> tuple[Any, Any, Any, Metrics]:
-        """Inside shard_map: this device's rows in; gradients, statistics and metrics of the whole batch out."""
-
-        def micro_step(stats: tuple[Any, Any], part: tuple[Batch, jax.Array | None]) -> tuple[tuple[Any, Any], tuple[Any, Metrics]]:
-            batch, keys = part
-            batch = batch if augment is None else augment(keys, batch)
-            view1, view2 = both_views(batch)
-            check_norms(network, view1, AXIS, devices)
-            views = jax.tree.map(lambda *pair: jnp.stack(pair), view1, view2)
-            online_stats, target_stats = stats
-            wanted, target_stats = apply_to_views(network, {"params": state.target["params"], "batch_stats": target_stats}, views)
-
-            def objective(trained: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
-                given, new_stats = apply_to_views(network, {"params": trained["online"], "batch_stats": online_stats}, views)
-                loss, metrics = method.loss(given, jax.lax.stop_gradient(wanted))
-                _check_scalar(loss)
-                embedding = jax.lax.stop_gradient(given.embedding[0])
-                metrics = {"loss": loss, **metrics, "embedding_std": embedding_std(embedding, AXIS)}
-                if method.num_classes:
-                    logits = method.probe().apply({"params": trained["probe"]}, embedding)
-                    metrics |= probe_metrics(logits, batch["label"], AXIS)
-                    loss = loss + metrics["probe_loss"]
-                return loss, (new_stats, metrics)
-
-            grads, (online_stats, metrics) = jax.grad(objective, has_aux=True)(state.trained)
-            return (online_stats, target_stats), (grads, metrics)
-
-        parts = micro_batches((batch, keys), accumulate)
-        stats, per_part = jax.lax.scan(micro_step, (state.online["batch_stats"], state.target["batch_stats"]), parts)
-        grads, metrics = jax.lax.pmean(jax.tree.map(lambda x: x.mean(axis=0), per_part), AXIS)
-        return grads, *stats, metrics
-
+    per_device = partial(_gradients, method, augment, accumulate, devices)
     # check_vma=False: with it on, gradients of replicated parameters arrive already summed over the devices, and a pmean leaves them so.
-    over_devices = jax.shard_map(gradients, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(), check_vma=False)
+    over_devices = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(), check_vma=False)
 
     def step(state: ByolState, batch: Batch) -> tuple[ByolState, Metrics]:
         rows = rows_of(batch)
         check_rows(rows, devices, accumulate)
-        keys = None if augment is None else jax.random.split(jax.random.fold_in(key, state.step), rows)
-        grads, online_stats, target_stats, metrics = over_devices(state, batch, keys)
+        keys = jax.random.split(jax.random.fold_in(key, state.step), rows)
+        networks = state.replace(opt_state=())  # type: ignore[attr-defined]  # the optimizer's may be sharded: it stays outside
+        grads, online_stats, target_stats, metrics = over_devices(networks, batch, keys)
 
         updates, opt_state = tx.update(grads, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
@@ -172,14 +141,44 @@ def make_train_step(
     return step
 
 
-def _mesh_with_data_axis(mesh: Mesh | None) -> Mesh:
-    if mesh is None:
-        return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
-    if AXIS not in mesh.axis_names:
-        raise ValueError(f"the mesh has axes {mesh.axis_names}; name the one that holds the batch {AXIS!r}")
-    return mesh
+def _gradients(
+    method: Byol, augment: Augment, accumulate: int, devices: int, state: ByolState, batch: Batch, keys: jax.Array
+) -> tuple[Any, Any, Any, Metrics]:
+    """Inside shard_map: the rows of one device in; gradients, batch statistics (online, target) and metrics of the whole batch out."""
+    network = method.network()
+
+    def micro_step(stats: tuple[Any, Any], part: tuple[Batch, jax.Array]) -> tuple[tuple[Any, Any], tuple[Any, Metrics]]:
+        online_stats, target_stats = stats
+        batch, keys = part
+        batch = augment(keys, batch)
+        view1, view2 = both_views(batch)
+        check_norms(network, view1, AXIS, devices)
+        views = jax.tree.map(lambda *pair: jnp.stack(pair), view1, view2)
+
+        wanted, target_stats = apply_to_views(network, {"params": state.target["params"], "batch_stats": target_stats}, views)
+        objective = partial(_objective, method, online_stats, views, jax.lax.stop_gradient(wanted), batch)
+        grads, (online_stats, metrics) = jax.grad(objective, has_aux=True)(state.trained)
+        return (online_stats, target_stats), (grads, metrics)
+
+    parts = micro_batches((batch, keys), accumulate)
+    stats, per_part = jax.lax.scan(micro_step, (state.online["batch_stats"], state.target["batch_stats"]), parts)
+    grads, metrics = jax.lax.pmean(jax.tree.map(lambda x: x.mean(axis=0), per_part), AXIS)
+    return grads, *stats, metrics
 
 
-def _check_scalar(loss: Any) -> None:
+def _objective(
+    method: Byol, stats: Any, views: Any, wanted: Outputs, batch: Batch, trained: dict[str, Any]
+) -> tuple[jax.Array, tuple[Any, Metrics]]:
+    """What is minimised over ``trained``: BYOL's loss, and the probe's, which ends at the embedding."""
+    given, stats = apply_to_views(method.network(), {"params": trained["online"], "batch_stats": stats}, views)
+    loss, metrics = method.loss(given, wanted)
     if jnp.shape(loss) != ():
         raise ValueError(f"the loss must be one number for the batch; it has shape {jnp.shape(loss)}: take its mean over the batch")
+
+    embedding = jax.lax.stop_gradient(given.embedding[0])
+    metrics = {"loss": loss, **metrics, "embedding_std": embedding_std(embedding, AXIS)}
+    if method.num_classes:
+        logits: Any = method.probe().apply({"params": trained["probe"]}, embedding)
+        metrics |= probe_metrics(logits, labels_of(batch), AXIS)
+        loss = loss + metrics["probe_loss"]
+    return loss, (stats, metrics)

@@ -126,35 +126,35 @@ def resnet(
     return ResNet(tuple(stage_sizes), tuple(channels), block, stem=stem, stem_channels=stem_channels, **kwargs)
 
 
-_BASIC = {"channels": (64, 128, 256, 512), "block": "basic"}
-_BOTTLENECK = {"channels": (256, 512, 1024, 2048), "block": "bottleneck"}
+_basic = partial(resnet, channels=(64, 128, 256, 512), block="basic")
+_bottleneck = partial(resnet, channels=(256, 512, 1024, 2048), block="bottleneck")
 
 
 def resnet18(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
     """512 * width features. ``small_inputs``: the stem for images of about 32 pixels."""
-    return resnet((2, 2, 2, 2), small_inputs=small_inputs, width=width, **_BASIC, **kwargs)
+    return _basic((2, 2, 2, 2), small_inputs=small_inputs, width=width, **kwargs)
 
 
 def resnet34(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
     """512 * width features."""
-    return resnet((3, 4, 6, 3), small_inputs=small_inputs, width=width, **_BASIC, **kwargs)
+    return _basic((3, 4, 6, 3), small_inputs=small_inputs, width=width, **kwargs)
 
 
 def resnet50(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
     """2048 * width features; the paper's encoder."""
-    return resnet((3, 4, 6, 3), small_inputs=small_inputs, width=width, **_BOTTLENECK, **kwargs)
+    return _bottleneck((3, 4, 6, 3), small_inputs=small_inputs, width=width, **kwargs)
 
 
 def resnet101(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
     """2048 * width features."""
-    return resnet((3, 4, 23, 3), small_inputs=small_inputs, width=width, **_BOTTLENECK, **kwargs)
+    return _bottleneck((3, 4, 23, 3), small_inputs=small_inputs, width=width, **kwargs)
 
 
 def resnet152(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
     """2048 * width features."""
-    return resnet((3, 8, 36, 3), small_inputs=small_inputs, width=width, **_BOTTLENECK, **kwargs)
+    return _bottleneck((3, 8, 36, 3), small_inputs=small_inputs, width=width, **kwargs)
 
 
 def resnet200(*, small_inputs: bool = False, width: int = 1, **kwargs: Any) -> ResNet:
     """2048 * width features; with width 2, the paper's largest."""
-    return resnet((3, 24, 36, 3), small_inputs=small_inputs, width=width, **_BOTTLENECK, **kwargs)
+    return _bottleneck((3, 24, 36, 3), small_inputs=small_inputs, width=width, **kwargs)

@@ -1,0 +1,33 @@
+"""Where the state of a run lives: a copy on every device of a mesh whose axis "data" holds the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from byol_jax.method.state import ByolState
+
+AXIS = "data"
+
+
+def data_mesh(mesh: Mesh | None) -> Mesh:
+    """The mesh given, or all devices along "data". Raises ValueError for a mesh without that axis."""
+    if mesh is None:
+        return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+    if AXIS not in mesh.axis_names:
+        raise ValueError(f"the mesh has axes {mesh.axis_names}; name the one that holds the batch {AXIS!r}")
+    return mesh
+
+
+def born_replicated(fresh: Callable[[jax.Array], ByolState], key: jax.Array, mesh: Mesh) -> ByolState:
+    """fresh(key), on every device of the mesh.
+
+    A state that begins where a step leaves it does not make the second step compile again. Initialisers are hundreds of small loops
+    that run once, and XLA for CPUs takes minutes to polish those of a ResNet-50: there it is told not to.
+    """
+    traced = isinstance(key, jax.core.Tracer)  # an outer jit compiles as it likes
+    once = {"xla_backend_optimization_level": "0"} if mesh.devices.flat[0].platform == "cpu" and not traced else None
+    return jax.jit(fresh, out_shardings=NamedSharding(mesh, P()), compiler_options=once)(key)
