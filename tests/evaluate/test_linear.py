@@ -1,0 +1,170 @@
+"""Linear classifiers: against scikit-learn, on toy data with known answers, and the paper's SGD protocol."""
+
+import dataclasses
+import importlib
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from byol_jax import data, views
+from byol_jax.evaluate import Encoder, linear, linear_features, save, sgd, sgd_features
+from byol_jax.evaluate.features import Features
+from byol_jax.evaluate.linear import fit, hold_out, score, standardised
+from byol_jax.evaluate.sgd import crop_and_flip
+
+
+def _blobs(n, *, classes=4, dim=6, noise=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, classes, n).astype(np.int32)
+    centre = np.random.default_rng(99).normal(size=(classes, dim)) * 2
+    return Features((centre[label] + noise * rng.normal(size=(n, dim))).astype(np.float32), label)
+
+
+@pytest.mark.parametrize("l2", [0.1, 1.0, 30.0])
+def test_lbfgs_equals_scikit_learn(l2):
+    train, test = _blobs(300), _blobs(200, seed=1)
+    ours = fit(train, l2, 4)
+    theirs = LogisticRegression(C=1 / l2, max_iter=10_000, tol=1e-10).fit(train.embedding.astype(np.float64), train.label)
+    bias = np.asarray(ours.b)
+    np.testing.assert_allclose(ours.w, theirs.coef_.T, atol=1e-3)
+    np.testing.assert_allclose(bias - bias.mean(), theirs.intercept_ - theirs.intercept_.mean(), atol=1e-3)
+    top1, top5, loss = score(ours, test)
+    probability = theirs.predict_proba(test.embedding)
+    assert top1 == pytest.approx(theirs.score(test.embedding, test.label))
+    assert top5 == 1.0
+    assert loss == pytest.approx(-np.log(probability[np.arange(200), test.label]).mean(), rel=1e-3)
+
+
+def test_one_fit_compiles_once_for_all_penalties():
+    minimise = importlib.import_module("byol_jax.evaluate.linear")._minimise
+    before = minimise._cache_size()
+    for l2 in (0.5, 5.0):
+        fit(_blobs(37, seed=3), l2, 4)
+    assert minimise._cache_size() == before + 1
+
+
+def test_separable_data_is_separated():
+    train, test = _blobs(300, noise=0.1), _blobs(200, noise=0.1, seed=1)
+    result = linear_features(train, test, l2=(1e-3, 1.0, 1e4))
+    assert (result.top1, result.top5) == (1.0, 1.0)
+    assert list(result.held_out) == [1e-3, 1.0, 1e4]
+    assert result.held_out[result.choice] == max(result.held_out.values())
+
+
+def test_penalty_that_does_best_held_out_is_chosen_and_everything_is_fitted_again():
+    train, test = _blobs(300, noise=4.0), _blobs(200, noise=4.0, seed=1)
+    result = linear_features(train, test, l2=(1e-4, 10.0, 1e5), seed=5)
+    scaled_train, scaled_test = standardised(train, train, test)
+    kept, held = hold_out(train.label, 0.2, 5)
+    expected = {l2: score(fit(scaled_train.take(kept), l2, 4), scaled_train.take(held))[0] for l2 in result.held_out}
+    assert result.held_out == pytest.approx(expected, abs=1.01 / len(held))  # warm starts may flip one example
+    assert result.top1 == score(fit(scaled_train, result.choice, 4), scaled_test)[0]
+
+
+def test_standardised():
+    train = Features(np.array([[1, 5], [3, 5]], np.float32), np.zeros(2, np.int32))
+    (scaled,) = standardised(train, train)
+    np.testing.assert_array_equal(scaled.embedding, [[-1, 0], [1, 0]])
+
+
+def test_hold_out_takes_the_same_share_of_each_class():
+    label = np.repeat([0, 1, 2], [10, 20, 1])
+    kept, held = hold_out(label, 0.2, 0)
+    assert np.bincount(label[held], minlength=3).tolist() == [2, 4, 0]
+    assert sorted([*kept, *held]) == list(range(31))
+    assert not np.array_equal(held, hold_out(label, 0.2, 1)[1])
+    np.testing.assert_array_equal(held, hold_out(label, 0.2, 0)[1])
+
+
+@pytest.mark.parametrize("evaluate", [linear_features, sgd_features])
+def test_errors(evaluate):
+    good, option = _blobs(20), {"l2": (1.0, 2.0)} if evaluate is linear_features else {"base_rates": (0.1, 0.2)}
+    with pytest.raises(ValueError, match="all 5 training examples are of one class"):
+        evaluate(Features(np.ones((5, 6), np.float32), np.ones(5, np.int32)), good)
+    with pytest.raises(ValueError, match="5 of 5 examples have none"):
+        evaluate(Features(np.ones((5, 6), np.float32), np.full(5, -1, np.int32)), good)
+    four = Features(np.eye(4, 6, dtype=np.float32), np.arange(4, dtype=np.int32))
+    with pytest.raises(ValueError, match="leave none to choose by; give one value"):
+        evaluate(four, good, **option)
+    with pytest.raises(ValueError, match="must be a share between 0 and 1"):
+        evaluate(good, good, held_out=1.5, **option)
+    name = next(iter(option))
+    with pytest.raises(ValueError, match=f"{name}=.*(none below 0|all above 0)"):
+        evaluate(good, good, **{name: (-1.0, 2.0)})
+
+
+def test_sgd_on_features_reaches_the_best_linear_classifier():
+    train, test = _blobs(300), _blobs(200, seed=1)
+    result = sgd_features(train, test, epochs=20, batch_size=64)
+    assert result.protocol == "SGD"
+    assert list(result.held_out) == [0.4, 0.3, 0.2, 0.1, 0.05]
+    assert result.top1 >= score(fit(train, 1.0, 4), test)[0] - 0.02
+
+
+def test_sgd_rates_are_independent_of_each_other():
+    """A rate does the same alone as beside others."""
+    train, test = _blobs(64), _blobs(64, seed=1)
+    alone = sgd_features(train, test, base_rates=(0.1,), epochs=3, batch_size=16)
+    assert (alone.choice, alone.held_out) == (0.1, {})
+    beside = sgd_features(train, test, base_rates=(0.1, 50.0), epochs=3, batch_size=16)
+    if beside.choice == 0.1:
+        assert (beside.top1, beside.top5) == (alone.top1, alone.top5)
+    assert beside.held_out.keys() == {0.1, 50.0}
+
+
+class Channels(nn.Module):
+    """Mean and spread of each channel: features that survive crops and flips."""
+
+    def __call__(self, x, train):
+        return jnp.concatenate([x.mean((1, 2)), x.std((1, 2))], -1)
+
+
+def _coloured(n, seed):
+    """Images whose class is the brightest channel."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 3, n)
+    images = rng.integers(0, 120, (n, 8, 8, 3), np.uint8)
+    images[np.arange(n), :, :, label] += 100
+    return data.from_arrays(images, label)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_sgd_from_images(augment):
+    encoder = Encoder(Channels(), {}, views.small(8))
+    options = {"base_rates": (0.4, 0.05), "epochs": 6, "batch_size": 16, "held_out": 0.2}
+    result = sgd(encoder, _coloured(48, 0), _coloured(30, 1), augment=augment, **options)
+    assert result.top1 == 1.0
+    assert result.train_examples == 48
+
+
+def test_linear_from_images():
+    encoder = Encoder(Channels(), {}, views.small(8))
+    assert linear(encoder, _coloured(48, 0), _coloured(30, 1), l2=1.0, batch_size=16).top1 == 1.0
+
+
+def test_crop_and_flip_keeps_only_the_geometry():
+    recipe = crop_and_flip(views.imagenet(32))
+    for view in (recipe.view1, recipe.view2):
+        assert (view.jitter, view.grayscale, view.blur, view.solarize, view.rotation) == (0, 0, 0, 0, 0)
+        assert (view.flip, view.crop_area) == (0.5, (0.08, 1.0))
+    paper = views.imagenet(32)
+    assert dataclasses.replace(recipe, view1=paper.view1, view2=paper.view2) == paper
+
+
+def test_result_prints_and_is_saved_whole(tmp_path):
+    result = linear_features(_blobs(300, noise=0.1), _blobs(200, noise=0.1, seed=1), l2=(1.0, 10.0))
+    assert result.table().splitlines()[0] == "Linear classifier (L-BFGS), 300 training and 200 test examples"
+    assert "100.0" in result.table()
+    path = save(tmp_path / "run", "linear", result)
+    assert path == tmp_path / "run" / "evaluation" / "linear.json"
+    written = json.loads(path.read_text())
+    assert written["result"] == result.to_json()
+    assert written["result"]["held_out"].keys() == {"1.0", "10.0"}
+    assert written["headings"][1:3] == ["top-1 %", "top-5 %"]
+    assert [p.name for p in path.parent.iterdir()] == ["linear.json"]
+    assert jax.tree.leaves(written["rows"])[1] == "100.0"
