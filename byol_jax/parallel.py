@@ -1,0 +1,137 @@
+"""From one CPU to every chip of a pod: start-up, the mesh, and the way between a process's rows and a global array.
+
+All parallelism is over the data: parameters are replicated, the batch is split over the mesh axis ``"data"``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXIS = "data"
+_EXPLICIT = ("BYOL_COORDINATOR", "BYOL_PROCESS_COUNT", "BYOL_PROCESS_INDEX")
+
+
+def initialize() -> None:
+    """Joins the other processes of this run, if there are any; call it before anything asks for a device.
+
+    In this order: ``BYOL_COORDINATOR`` (host:port), ``BYOL_PROCESS_COUNT`` and ``BYOL_PROCESS_INDEX``, all three, for any
+    machines; a SLURM or Open MPI step with more than one task, a TPU pod: found by JAX itself. On a plain machine nothing
+    happens. ``BYOL_DISTRIBUTED=0`` switches the search off, ``=1`` leaves it all to ``jax.distributed.initialize``.
+
+    Raises:
+      ValueError: the three variables are incomplete, not numbers, or the index is not below the count.
+    """
+    if jax.distributed.is_initialized():
+        return
+    if any(name in os.environ for name in _EXPLICIT):
+        coordinator, count, index = _explicit()
+        jax.distributed.initialize(coordinator, num_processes=count, process_id=index)
+    elif _inside_a_cluster():
+        jax.distributed.initialize()
+
+
+def _explicit() -> tuple[str, int, int]:
+    missing = [name for name in _EXPLICIT if not os.environ.get(name)]
+    if missing:
+        raise ValueError(f"{', '.join(missing)}: not set; a run over several processes needs all of {', '.join(_EXPLICIT)}")
+    coordinator, count, index = (os.environ[name] for name in _EXPLICIT)
+    if ":" not in coordinator:
+        raise ValueError(f"BYOL_COORDINATOR = {coordinator!r}: must be host:port of process 0, for example 10.0.0.1:1234")
+    if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
+        raise ValueError(f"BYOL_PROCESS_INDEX = {index!r}, BYOL_PROCESS_COUNT = {count!r}: must be whole numbers, 0 <= index < count")
+    return coordinator, int(count), int(index)
+
+
+def _inside_a_cluster() -> bool:
+    wish = os.environ.get("BYOL_DISTRIBUTED")
+    if wish is not None:
+        if wish not in ("0", "1"):
+            raise ValueError(f"BYOL_DISTRIBUTED = {wish!r}: must be 0 (never) or 1 (always)")
+        return wish == "1"
+    tasks = (os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES"))
+    if any(task.isdecimal() and int(task) > 1 for task in tasks) or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        return True
+    return _on_a_tpu_machine() and os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")
+
+
+def _on_a_tpu_machine() -> bool:
+    """Device files of a TPU and its library: a pod's workers look like a single host's until they have been started."""
+    return importlib.util.find_spec("libtpu") is not None and any(Path(p).exists() for p in ("/dev/accel0", "/dev/vfio/0"))
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of all devices (or the given ones) along one axis, ``"data"``.
+
+    Devices stand in order of their process, so that process i of n holds rows [i * B / n, (i + 1) * B / n) of a global batch.
+    ``jax.make_mesh`` may order them otherwise on a TPU; for one axis and all-reduces alone the order costs nothing.
+    """
+    chosen = sorted(devices if devices is not None else jax.devices(), key=lambda d: (d.process_index, d.id))
+    if not chosen:
+        raise ValueError("devices: is empty; give at least one device")
+    return Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole: the state of a run."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Every leaf whole on every device of the mesh; each process must give the same values."""
+    sharding = replicated(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x), np.shape(x)), tree)
+
+
+def to_global(batch: Any, mesh: Mesh) -> Any:
+    """This process's rows [b, ...] become its part of global arrays [b * processes, ...], split over ``"data"``."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def gather_to_host(tree: Any) -> Any:
+    """Global arrays, however they are split, as whole numpy arrays on every process; all processes must call it together."""
+    return jax.tree.map(_gather, tree)
+
+
+def _gather(x: Any) -> np.ndarray:
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return np.asarray(x)
+
+
+def process_shard() -> tuple[int, int]:
+    """(index, count) of this process among all."""
+    return jax.process_index(), jax.process_count()
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes logs and reports."""
+    return jax.process_index() == 0
+
+
+def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Every device must get the same whole number of examples in every micro-batch.
+
+    Raises:
+      ValueError: names the rule and the nearest batch sizes that keep it.
+    """
+    if accumulate < 1:
+        raise ValueError(f"accumulate = {accumulate}: must be 1 or more")
+    unit = mesh.size * accumulate
+    if batch_size >= 1 and batch_size % unit == 0:
+        return
+    below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
+    nearest = f"{below} or {above}" if below >= unit else f"{unit}"
+    parts = f"{mesh.size} devices" + (f" times accumulate = {accumulate}" if accumulate > 1 else "")
+    raise ValueError(f"batch_size = {batch_size}: must be a multiple of {unit} ({parts}); nearest: {nearest}")

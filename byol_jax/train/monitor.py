@@ -1,0 +1,69 @@
+"""Periodic evaluation inside a run: k-NN accuracy on held-out data, and what would show a collapse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from byol_jax.evaluate import Encoder, features, knn_features
+from byol_jax.method import diagnostics
+from byol_jax.method.network import Byol
+from byol_jax.method.state import ByolState
+from byol_jax.train.hooks import Evaluation
+from byol_jax.views import Views
+
+RANKME_ROWS = 2048  # RankMe takes a singular value decomposition: seconds at 2048 x 2048
+
+
+def evaluation(
+    method: Byol, data: Any, test_data: Any, views: Views | None, *, examples: int, k: int, every_steps: int, steps: int
+) -> list[Evaluation]:
+    """The evaluation hook of a run; none where ``every_steps`` is 0 or nothing says how an image is prepared.
+
+    It finds "rankme" and "features_std" of the monitor set and, with ``test_data``, "knn_top1" and "knn_top5".
+
+    Raises:
+      ValueError: test data is given but no way to prepare its images.
+    """
+    if views is None and test_data is not None:
+        raise ValueError("eval_views: needed to evaluate on test_data, since views is a function of your own")
+    if not every_steps or views is None:
+        return []
+    monitored = spread(data, examples)
+
+    def look(state: ByolState) -> dict[str, float]:
+        encoder = Encoder.from_state(method, state, views)
+        known = features(encoder, monitored)
+        sample = jnp.asarray(known.embedding[:RANKME_ROWS])
+        found = {"rankme": float(diagnostics.rankme(sample)), "features_std": float(diagnostics.embedding_std(sample))}
+        if test_data is not None:
+            accuracy = knn_features(known, features(encoder, test_data), k=k)
+            found |= {"knn_top1": accuracy.top1[k], "knn_top5": accuracy.top5[k]}
+        return found
+
+    return [Evaluation(look, every_steps=every_steps, steps=steps)]
+
+
+def spread(source: Any, count: int) -> Any:
+    """``count`` examples spread evenly over a source (all, if it has no more)."""
+    if count < 1:
+        raise ValueError(f"monitor_examples = {count}: must be 1 or more")
+    if len(source) <= count:
+        return source
+    chosen = np.arange(count) * len(source) // count
+    return source.take(chosen) if hasattr(source, "take") else _Part(source, chosen)
+
+
+class _Part:
+    """Some examples of a source, as a source."""
+
+    def __init__(self, source: Any, chosen: np.ndarray) -> None:
+        self._source, self._chosen = source, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, i: int) -> Any:
+        return self._source[int(self._chosen[i])]

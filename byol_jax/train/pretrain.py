@@ -1,0 +1,125 @@
+"""``pretrain``: a method and a data set go in, a trained, evaluated, resumable run comes out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from byol_jax import parallel
+from byol_jax.data.pipeline import train_batches
+from byol_jax.evaluate.encoder import Encoder
+from byol_jax.method.network import Byol
+from byol_jax.method.state import ByolState
+from byol_jax.method.step import make_train_step
+from byol_jax.method.target import ema_decay
+from byol_jax.train import start
+from byol_jax.train.hooks import CollapseMonitor, Hook
+from byol_jax.train.loop import fit
+from byol_jax.train.monitor import evaluation
+from byol_jax.train.writers import make_writers
+from byol_jax.views import Views
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      state: after ``step`` updates, on the mesh it was trained on.
+      views: how an image is prepared for the encoder; None if the run was trained on views of the user's own.
+      metrics: the last number logged under each name.
+    """
+
+    state: ByolState
+    method: Byol
+    views: Views | None
+    workdir: Path | None
+    step: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def encoder(self, views: Views | None = None) -> Encoder:
+        """The trained online encoder, frozen: uint8[B, H, W, 3] -> float32[B, D]."""
+        chosen = views or self.views
+        if chosen is None:
+            raise ValueError("encoder(): the run was trained on views of your own; say how to prepare an image: encoder(views=...)")
+        return Encoder.from_state(self.method, self.state, chosen)
+
+
+def pretrain(
+    method: Byol,
+    data: Any,
+    *,
+    views: Views | Callable[..., Any],
+    batch_size: int,
+    steps: int | None = None,
+    epochs: float | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    learning_rate: float | optax.Schedule | None = None,
+    tau: float | optax.Schedule = 0.996,
+    seed: int = 0,
+    workdir: str | Path | None = None,
+    augment_on: str = "device",
+    accumulate: int = 1,
+    max_bad_share: float = 0.01,
+    test_data: Any = None,
+    eval_views: Views | None = None,
+    evaluate_every_epochs: float | None = None,
+    monitor_examples: int = 5000,
+    knn_k: int = 20,
+    log_every: int = 50,
+    checkpoint_every: int = 1000,
+    keep: int = 3,
+    writers: Sequence[str | Hook] = ("terminal", "jsonl"),
+    note: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
+) -> Run:
+    """Trains, going on with whatever stands in ``workdir``: killed and called again, the run ends as if nothing had happened.
+
+    Args:
+      views: a recipe, or your own ``fn(example, seed) -> {"view1", "view2"}`` of tensors, given to the network as they are
+        (then ``eval_views`` says how evaluation prepares an image).
+      batch_size: of the global batch, over all processes; ``steps`` or ``epochs`` * len(data) // batch_size of them are taken.
+      optimizer: over {"online": params, "probe": params}; None: the paper's LARS (section 3.2), weight decay 1.5e-6, linear warm-up
+        of 10 epochs or a tenth of the run if that is less, cosine to 0; ``learning_rate`` is its base rate for batch 256 (0.2), or a
+        schedule. Beside an ``optimizer`` of your own ``learning_rate`` may only be a schedule, and is only logged.
+      tau: the target's decay at the start, rising to 1 by a cosine (section 3.1); or a schedule.
+      workdir: for checkpoints and metrics; None keeps nothing. With it, SIGTERM and Ctrl-C save and exit with code 0.
+      augment_on, max_bad_share: see ``byol_jax.data.pipeline.train_batches``; accumulate: micro-batches in a step.
+      test_data: labelled; k-NN accuracy (``knn_k`` neighbours, temperature 0.07) is measured on it ``evaluate_every_epochs``
+        (None: ten times a run, 0: never). Neighbours, and RankMe, come from ``monitor_examples`` spread evenly over ``data``.
+      log_every, checkpoint_every: in steps; ``keep`` checkpoints stay, and the one of the best k-NN accuracy.
+      writers: "terminal", "jsonl", "tensorboard", "wandb", or hooks of your own; note: plain data to travel with each checkpoint.
+
+    Raises ValueError for settings that do not fit each other, and its subclasses ``Diverged`` and ``CheckpointError``, see ``fit``.
+    """
+    mesh = parallel.data_mesh() if mesh is None else mesh
+    parallel.check_batch(batch_size, mesh, accumulate)
+    steps = start.length(steps, epochs, len(data), batch_size)
+    recipe, augment = start.augmentation(views, eval_views, augment_on)
+    tx, schedules = start.optimization(optimizer, learning_rate, steps, batch_size, len(data))
+    ema = tau if callable(tau) else ema_decay(tau, steps)
+    init_key, step_key = jax.random.split(jax.random.key(seed))
+    step = make_train_step(method, tx, ema=ema, augment=augment, key=step_key, mesh=mesh, accumulate=accumulate, log=schedules)
+    facts = {"seed": seed, "batch_size": batch_size, "steps": steps, "examples": len(data), **(note or {})}
+    folder = None if workdir is None else Path(workdir)
+    every = start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size)
+    look = evaluation(method, data, test_data, recipe, examples=monitor_examples, k=knn_k, every_steps=every, steps=steps)
+    checkpoints = start.open_checkpoints(folder, every_steps=checkpoint_every, keep=keep, facts=facts)
+    made = functools.partial(
+        train_batches, data, views, batch_size=batch_size, seed=seed, augment_on=augment_on, max_bad_share=max_bad_share
+    )
+    with start.Stream(made, (checkpoints.latest_step() or 0) if checkpoints else 0) as stream:
+        state = start.begin(method, tx, init_key, stream, batch_size, augment, mesh, checkpoints)
+        observers = [CollapseMonitor(), *make_writers(writers, workdir=folder, start_step=stream.start, steps=steps, run=facts)]
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
+        settings = {"start_step": stream.start, "steps": steps, "mesh": mesh, "batch_size": batch_size, "log_every": log_every}
+        fitted = fit(state, jitted, stream, hooks=[*look, *observers], checkpoints=checkpoints, **settings)
+    start.leave_if_interrupted(fitted)
+    return Run(fitted.state, method, recipe, folder, fitted.done, fitted.metrics)

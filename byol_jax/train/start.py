@@ -1,0 +1,154 @@
+"""What ``pretrain`` does before the first step: lengths, schedules, the data stream, a state from scratch or from a checkpoint."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from byol_jax import parallel
+from byol_jax.augment import image_views
+from byol_jax.checkpoint import Checkpoints
+from byol_jax.data.order import Shard
+from byol_jax.method.network import Byol
+from byol_jax.method.optimizer import lars
+from byol_jax.method.schedules import warmup_cosine
+from byol_jax.method.state import ByolState
+from byol_jax.method.step import init
+from byol_jax.train.loop import Fitted
+from byol_jax.views import Views
+
+_LOG = logging.getLogger("byol_jax.train")
+PAPER_BASE_RATE, PAPER_WARMUP_EPOCHS = 0.2, 10  # section 3.2, 1000 epochs
+
+
+def length(steps: int | None, epochs: float | None, examples: int, batch_size: int) -> int:
+    """Steps of the run: given, or whole batches in that many epochs."""
+    if (steps is None) == (epochs is None):
+        raise ValueError(f"steps = {steps}, epochs = {epochs}: give exactly one of them")
+    total = steps if steps is not None else int(epochs * examples // batch_size)  # type: ignore[operator]
+    if total < 1:
+        raise ValueError(f"steps = {steps}, epochs = {epochs}: {examples} examples in batches of {batch_size} make no step")
+    return total
+
+
+def evaluation_interval(every_epochs: float | None, steps: int, examples: int, batch_size: int) -> int:
+    """Steps between two evaluations; 0: never."""
+    if every_epochs is None:
+        return -(-steps // 10)
+    if every_epochs < 0:
+        raise ValueError(f"evaluate_every_epochs = {every_epochs}: must be 0 (never) or more")
+    return max(round(every_epochs * examples / batch_size), 1) if every_epochs else 0
+
+
+def augmentation(views: Any, eval_views: Views | None, augment_on: str) -> tuple[Views | None, Callable[..., Any]]:
+    """(how evaluation prepares an image, what the step does to a host batch)."""
+    if isinstance(views, Views):
+        return eval_views or views, image_views(views, on=augment_on)  # type: ignore[arg-type]
+    if not callable(views):
+        raise ValueError(f"views: {type(views).__name__} is neither a Views recipe nor a function (example, seed) -> {{'view1', 'view2'}}")
+    return eval_views, _as_given
+
+
+def _as_given(keys: jax.Array, batch: Any) -> Any:
+    del keys
+    return batch
+
+
+def optimization(
+    optimizer: optax.GradientTransformation | None, learning_rate: float | optax.Schedule | None, steps: int, batch_size: int, examples: int
+) -> tuple[optax.GradientTransformation, dict[str, optax.Schedule]]:
+    """(the optimizer, schedules to log)."""
+    if optimizer is not None:
+        if learning_rate is not None and not callable(learning_rate):
+            raise ValueError(f"learning_rate = {learning_rate}: your own optimizer has its rate inside; give a schedule to log, or nothing")
+        return optimizer, {} if learning_rate is None else {"learning_rate": learning_rate}
+    if not callable(learning_rate):
+        base = PAPER_BASE_RATE if learning_rate is None else learning_rate
+        warmup = min(PAPER_WARMUP_EPOCHS * examples // batch_size, steps // 10)
+        learning_rate = warmup_cosine(base, batch_size=batch_size, steps=steps, warmup_steps=warmup)
+    return lars(learning_rate), {"learning_rate": learning_rate}
+
+
+def open_checkpoints(workdir: Path | None, *, every_steps: int, keep: int, facts: Mapping[str, Any]) -> Checkpoints | None:
+    """The run's checkpoints; warns if those there were made with other facts (seed, batch size ...)."""
+    if workdir is None:
+        return None
+    checkpoints = Checkpoints(workdir / "checkpoints", every_steps=every_steps, keep=keep, note=facts)
+    if checkpoints.latest_step() is not None:
+        before = checkpoints.note()
+        changed = [f"{name} = {value} (it was {before[name]})" for name, value in facts.items() if before.get(name, value) != value]
+        if changed:
+            _LOG.warning("%s: going on with another %s; the result is that of neither run alone", workdir, ", ".join(changed))
+    return checkpoints
+
+
+class Stream:
+    """Training batches of this process from step ``start`` on; one can be looked at in advance, and the start moved."""
+
+    def __init__(self, make: Callable[..., Any], start: int) -> None:
+        self._make = functools.partial(make, shard=Shard(*parallel.process_shard()))
+        self._batches = self._make(start_step=start)
+        self._first: list[Any] = []
+        self.start = start
+
+    def shapes(self, batch_size: int) -> Any:
+        """Shapes and dtypes of a global batch."""
+        if not self._first:
+            self._first.append(next(self._batches))
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), self._first[0])
+
+    def restart(self, start: int) -> None:
+        if start != self.start:
+            self.close()
+            self._batches, self._first, self.start = self._make(start_step=start), [], start
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return self._first.pop() if self._first else next(self._batches)
+
+    def close(self) -> None:
+        self._batches.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def begin(
+    method: Byol,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+    stream: Stream,
+    batch_size: int,
+    augment: Callable[..., Any],
+    mesh: Mesh,
+    checkpoints: Checkpoints | None,
+) -> ByolState:
+    """The latest checkpoint, or a fresh state, whole on every device; the stream is set to its step."""
+    make = functools.partial(init, method, tx, batch=stream.shapes(batch_size), augment=augment)
+    if checkpoints is None or checkpoints.latest_step() is None:
+        return parallel.replicate(make(key), mesh)
+    shapes = jax.eval_shape(make, key)
+    sharding = parallel.replicated(mesh)
+    state = checkpoints.restore(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes))
+    stream.restart(int(state.step))
+    return state
+
+
+def leave_if_interrupted(fitted: Fitted) -> None:
+    """After a signal: says what to do next, and exits with code 0."""
+    if fitted.interrupted:
+        if parallel.is_main():
+            print(f"saved at step {fitted.done}; run the same command to go on", flush=True)
+        raise SystemExit(0)
