@@ -1,7 +1,7 @@
 """BYOL on ImageNet (1,281,167 images, 1000 classes) at 224 px, as in the paper.
 
-Command:  byol-jax pretrain --config configs/imagenet.py:e300 --workdir gs://bucket/byol_e300
-          (the same command on every host of a pod; ImageNet prepared by TensorFlow Datasets as imagenet2012)
+Command:  byol-jax pretrain --config configs/imagenet.py:e300 --workdir /shared/runs/e300
+          (the same command on every host of a pod, the workdir where all of them see it; TFDS has prepared imagenet2012)
 Hardware: the paper used 512 TPU v3 cores for about 8 hours (1000 epochs); variant b512: 64 cores for about 4 days.
 Expected: linear evaluation, top-1 %, from the paper unless said otherwise. None of them measured by us yet.
 
@@ -52,6 +52,6 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.method.update(tau=0.9995)
         config.optimizer.update(learning_rate=0.4)
     config.checkpoint.update(every_steps=1000, keep=3)
-    config.evaluation.update(every_epochs=10, max_examples=50_000)
+    config.evaluation.update(every_epochs=10, monitor_examples=50_000)
     config.logging.update(every_steps=50)
     return config

@@ -144,10 +144,7 @@ def test_all_errors_come_at_once() -> None:
         ({"data__args": {"a": 1}}, "data.args = {'a': 1}: only your own source ('my_pkg.mod:Name') takes arguments"),
         ({"data__max_bad_share": 1.5}, "data.max_bad_share = 1.5: it must be between 0 and 1"),
         ({"data__augment_on": "gpu"}, "data.augment_on = 'gpu': it must be one of 'device', 'host'"),
-        (
-            {"evaluation__every_epochs": 2},
-            "evaluation.every_epochs = 2: evaluation needs test data; set data.test_split, or every_epochs to None",
-        ),
+        ({"evaluation__every_epochs": -1}, "evaluation.every_epochs = -1: it must be at least 0"),
         ({"views__preset": "grey"}, "views.preset = 'grey': it must be one of 'imagenet', 'small', 'gray' (did you mean 'gray'?)"),
         ({"views__function": "nocolon"}, "views.function = 'nocolon': it must be None or your own 'my_pkg.mod:name'"),
         (
@@ -225,7 +222,7 @@ def test_json_and_config_dict_bring_the_same_spec_back() -> None:
 
 def test_digest_moves_with_what_shapes_the_state_and_with_nothing_else() -> None:
     base = spec()
-    free = {"logging__every_steps": 3, "checkpoint__keep": 9, "evaluation__knn_k": 7, "data__threads": 4, "data__test_split": "test"}
+    free = {"logging__every_steps": 3, "checkpoint__keep": 9, "evaluation__knn_k": 7, "data__test_split": "test"}
     assert cfg.digest(spec(**free)) == cfg.digest(base)
     assert cfg.differences(base, spec(**free)) == []
     for key, value in {"seed": 1, "batch_size": 8, "views__view1__flip": 0.1, "encoder__width": 2, "method__tau": 0.9}.items():

@@ -79,12 +79,6 @@ def _test_data(form: Form) -> Broken:
             ("data.test_path", "data.source"),
             f"data.test_path = {data.test_path!r}: only a folder has one; set data.test_split",
         )
-    if form.evaluation.every_epochs is not None and data.test_split is None and data.test_path is None:
-        key = "data.test_path" if data.source == "folder" else "data.test_split"
-        yield (
-            ("evaluation.every_epochs", "data.test_split", "data.test_path", "data.source"),
-            f"evaluation.every_epochs = {form.evaluation.every_epochs}: evaluation needs test data; set {key}, or every_epochs to None",
-        )
 
 
 def _views(form: Form) -> Broken:

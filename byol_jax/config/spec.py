@@ -33,7 +33,6 @@ class DataSpec:
     args: dict[str, Any] = field(default_factory=dict)
     max_bad_share: float = ruled(0.01, between(0, 1))  # of the files seen, before the run fails
     augment_on: Literal["device", "host"] = "device"
-    threads: int | None = ruled(None, at_least(1))
 
 
 _VIEW_FIELDS = [(name, hint | None, None) for name, hint in hints(recipes.View).items()]
@@ -126,12 +125,14 @@ class CheckpointSpec:
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """The k-NN evaluation during the run; ``every_epochs`` None means never."""
+    """What is measured during the run: spread and RankMe of the features, and with test data the k-NN accuracy.
 
-    every_epochs: int | float | None = ruled(None, above(0))
+    ``every_epochs`` None means ten times a run, 0 never. ``monitor_examples`` of the training data vote in k-NN.
+    """
+
+    every_epochs: int | float | None = ruled(None, at_least(0))
+    monitor_examples: int = ruled(5000, at_least(1))
     knn_k: int = ruled(20, at_least(1))
-    max_examples: int | None = ruled(10_000, at_least(1))  # of the training data, as neighbours; None = all
-    batch_size: int = ruled(256, at_least(1))
 
 
 @dataclass(frozen=True)

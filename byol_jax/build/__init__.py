@@ -1,0 +1,44 @@
+"""From a checked configuration to objects, runs and results. Everything above it is words (``cli``), everything below it is code."""
+
+from byol_jax.build.objects import (
+    byol,
+    encoder,
+    labelled_source,
+    learning_rate,
+    num_classes,
+    optimizer,
+    own,
+    steps,
+    tau,
+    test_source,
+    train_source,
+    training_views,
+    warmup_steps,
+)
+from byol_jax.build.runs import EVALUATIONS, claim, evaluation, farewell, load_encoder, pretrain, read_spec, report
+from byol_jax.build.show import describe
+
+__all__ = [
+    "EVALUATIONS",
+    "byol",
+    "claim",
+    "describe",
+    "encoder",
+    "evaluation",
+    "farewell",
+    "labelled_source",
+    "learning_rate",
+    "load_encoder",
+    "num_classes",
+    "optimizer",
+    "own",
+    "pretrain",
+    "read_spec",
+    "report",
+    "steps",
+    "tau",
+    "test_source",
+    "train_source",
+    "training_views",
+    "warmup_steps",
+]

@@ -1,0 +1,170 @@
+"""Spec -> objects: the only place where a name in a configuration meets a constructor."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+
+from byol_jax import data, method, models
+from byol_jax.config import ConfigError, Spec
+from byol_jax.config.check import nearest
+from byol_jax.config.rules import is_own
+from byol_jax.config.spec import DataSpec
+from byol_jax.views import Views
+
+
+def own(key: str, name: str) -> Any:
+    """The user's object ``my_pkg.mod:Name``; modules beside the current folder are found too.
+
+    Raises:
+      ConfigError: names the key, and the nearest name the module has.
+    """
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # the console script, unlike `python -m`, does not look there
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError([f"{key} = {name!r}: cannot import {module_name}: {error}"]) from error
+    if not hasattr(module, attribute):
+        raise ConfigError([f"{key} = {name!r}: {module_name} has no {attribute}{nearest(attribute, dir(module))}"])
+    return getattr(module, attribute)
+
+
+def train_source(spec: Spec) -> Any:
+    """What the encoder learns from. Raises ValueError where it is not there."""
+    return _source(spec, spec.data.path, spec.data.split)
+
+
+def labelled_source(spec: Spec) -> Any:
+    """What k-NN and linear evaluation learn from."""
+    return _source(spec, spec.data.path, spec.data.labelled_split or spec.data.split)
+
+
+def test_source(spec: Spec) -> Any | None:
+    """What evaluation tests on; None where the configuration has none."""
+    if spec.data.source == "folder":
+        return None if spec.data.test_path is None else _source(spec, spec.data.test_path, "test")
+    return None if spec.data.test_split is None else _source(spec, spec.data.path, spec.data.test_split)
+
+
+def _source(spec: Spec, path: str | None, split: str) -> Any:
+    if is_own(spec.data.source):
+        return _called("data.source", spec.data.source, split, **spec.data.args)
+    makers: dict[str, Callable[[DataSpec], Any]] = {
+        "digits": lambda _: data.digits(split, size=spec.views.size),
+        "idx": lambda _: data.idx(str(path), split),
+        "npz": lambda _: data.npz(str(path), split),
+        "folder": lambda _: data.folder(str(path)),
+        "tfds": lambda d: data.tfds(str(d.name), split, data_dir=path, in_memory=d.in_memory),
+    }
+    return makers[spec.data.source](spec.data)
+
+
+def _called(key: str, name: str, *args: Any, **kwargs: Any) -> Any:
+    made = own(key, name)
+    try:
+        return made(*args, **kwargs)
+    except TypeError as error:
+        given = ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())])
+        raise ConfigError([f"{key} = {name!r}: {name}({given}) raised TypeError: {error}"]) from error
+
+
+def num_classes(source: Any) -> int:
+    """Classes of a source; 0 where it has no labels."""
+    names = getattr(source, "class_names", None)
+    if names:
+        return len(names)
+    labels = data.labels_of(source)
+    return 0 if labels is None or not len(labels) else int(labels.max()) + 1
+
+
+def encoder(spec: Spec) -> nn.Module:
+    """The backbone, a module ``(x, train) -> [B, D]``."""
+    chosen = spec.encoder
+    if is_own(chosen.name):
+        return _called("encoder.name", chosen.name, **chosen.args)
+    options: dict[str, Any] = {
+        "width": chosen.width,
+        "small_inputs": chosen.stem == "small",
+        "zero_init_last_bn": chosen.zero_init_last_bn,
+        "dtype": jnp.dtype(chosen.dtype),
+    }
+    if chosen.name == "resnet":
+        return models.resnet(chosen.stages or (), chosen.channels or (), block=chosen.block or "basic", **options)
+    return getattr(models, chosen.name)(**options)
+
+
+def byol(spec: Spec, classes: int = 0) -> method.Byol:
+    """The method; with ``method.probe`` and classes above 0, a linear probe learns along."""
+    loss = method.regression_loss if spec.method.loss == "regression" else own("method.loss", spec.method.loss)
+    dtype = jnp.dtype(spec.encoder.dtype)
+    heads = {name: method.MLP(**asdict(getattr(spec.method, name)), dtype=dtype) for name in ("projector", "predictor")}
+    return method.Byol(encoder=encoder(spec), loss=loss, num_classes=classes if spec.method.probe else 0, **heads)
+
+
+def training_views(spec: Spec) -> Views | Callable[..., Any]:
+    """The recipe, or the user's own function."""
+    return spec.views.recipe() if spec.views.function is None else own("views.function", spec.views.function)
+
+
+def steps(spec: Spec, examples: int) -> int:
+    """Steps of the whole run on a data set of this many examples: full batches only, as in the official code.
+
+    Raises:
+      ConfigError: not a single step.
+    """
+    if spec.steps is not None:
+        return spec.steps
+    epochs = spec.epochs or 0
+    total = int(epochs * examples) // spec.batch_size
+    if total < 1:
+        text = f"epochs = {epochs} of {examples} examples make no batch of batch_size = {spec.batch_size}"
+        raise ConfigError([f"{text}; take batch_size <= {int(epochs * examples)}, or set steps"])
+    return total
+
+
+def warmup_steps(spec: Spec, examples: int) -> int:
+    """Steps of the warm-up. Raises ConfigError where it is not shorter than the run."""
+    chosen, total = spec.optimizer, steps(spec, examples)
+    if chosen.warmup_steps is not None:
+        warmup, key = chosen.warmup_steps, f"optimizer.warmup_steps = {chosen.warmup_steps}"
+    else:
+        warmup = int((chosen.warmup_epochs or 0) * examples) // spec.batch_size
+        key = f"optimizer.warmup_epochs = {chosen.warmup_epochs} ({warmup} steps)"
+    if warmup >= total:
+        raise ConfigError([f"{key}: the warm-up must be shorter than the run of {total} steps"])
+    return warmup
+
+
+def learning_rate(spec: Spec, examples: int) -> optax.Schedule:
+    """Warm-up, then a cosine to 0 at the last step."""
+    lengths = {"steps": steps(spec, examples), "warmup_steps": warmup_steps(spec, examples)}
+    return method.warmup_cosine(spec.optimizer.learning_rate, batch_size=spec.batch_size, **lengths)
+
+
+def optimizer(spec: Spec, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """LARS, AdamW or SGD at this rate."""
+    chosen = spec.optimizer
+    if chosen.name == "lars":
+        options = {"momentum": chosen.momentum, "trust_coefficient": chosen.trust_coefficient}
+        return method.lars(schedule, weight_decay=chosen.weight_decay, **options)
+    if chosen.name == "adamw":
+        return method.adamw(schedule, weight_decay=chosen.weight_decay)
+    return method.sgd(schedule, weight_decay=chosen.weight_decay, momentum=chosen.momentum)
+
+
+def tau(spec: Spec, examples: int) -> optax.Schedule:
+    """The target's decay by step."""
+    if spec.method.tau_schedule == "constant":
+        return method.constant_decay(spec.method.tau)
+    return method.ema_decay(spec.method.tau, steps(spec, examples))

@@ -1,0 +1,184 @@
+"""Working directories: start or resume a run in one, take its encoder out, evaluate it, write its report.
+
+A working directory holds config.json (the whole configuration), checkpoints/, metrics.jsonl, evaluation/ and report.html.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from byol_jax import evaluate, parallel
+from byol_jax.build import objects
+from byol_jax.checkpoint import Checkpoints
+from byol_jax.config import ConfigError, Spec, differences, digest, from_json, to_json
+from byol_jax.train import Run
+from byol_jax.train import pretrain as train_method
+
+CONFIG = "config.json"
+
+
+def read_spec(workdir: str | Path) -> Spec:
+    """The configuration of the run in a working directory. Raises ConfigError where there is none."""
+    file = Path(workdir) / CONFIG
+    if not file.is_file():
+        raise ConfigError([f"--workdir {workdir}: there is no run in it (no {CONFIG}); `byol-jax pretrain` makes one"])
+    return from_json(file.read_text(encoding="utf-8"))
+
+
+def claim(workdir: str | Path, spec: Spec) -> None:
+    """Notes the configuration in the directory; a run that has a checkpoint there must have been started with the same one.
+
+    Raises:
+      ConfigError: names each value that differs and shapes the trained state.
+    """
+    file = Path(workdir) / CONFIG
+    if file.is_file() and _has_checkpoint(workdir) and (changed := differences(read_spec(workdir), spec)):
+        raise ConfigError([*changed, f"--workdir {workdir}: another configuration was trained there; go on with it, or take a new folder"])
+    if parallel.is_main():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(to_json(spec), encoding="utf-8")
+        partial.replace(file)
+
+
+def _has_checkpoint(workdir: str | Path) -> bool:
+    folder = Path(workdir) / "checkpoints"
+    return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
+
+
+def pretrain(spec: Spec, workdir: str | Path, *, mesh: Mesh | None = None) -> Run:
+    """Trains as configured, going on with whatever stands in ``workdir``."""
+    source, test = objects.train_source(spec), objects.test_source(spec)
+    examples = len(source)
+    schedule = objects.learning_rate(spec, examples)
+    own_views = spec.views.function is not None
+    method = objects.byol(spec, objects.num_classes(source) if spec.method.probe else 0)
+    claim(workdir, spec)
+    monitored = {"monitor_data": objects.labelled_source(spec)} if spec.data.labelled_split else {}
+    return train_method(
+        method,
+        source,
+        views=objects.training_views(spec),
+        eval_views=spec.views.recipe() if own_views else None,
+        batch_size=spec.batch_size,
+        steps=objects.steps(spec, examples),
+        optimizer=objects.optimizer(spec, schedule),
+        learning_rate=schedule,
+        tau=objects.tau(spec, examples),
+        seed=spec.seed,
+        workdir=workdir,
+        augment_on=spec.data.augment_on,
+        accumulate=spec.optimizer.accumulate,
+        max_bad_share=spec.data.max_bad_share,
+        test_data=test,
+        evaluate_every_epochs=spec.evaluation.every_epochs,
+        monitor_examples=spec.evaluation.monitor_examples,
+        knn_k=spec.evaluation.knn_k,
+        log_every=spec.logging.every_steps,
+        checkpoint_every=spec.checkpoint.every_steps,
+        keep=spec.checkpoint.keep,
+        writers=writers(spec),
+        note={"config": digest(spec)},
+        mesh=mesh,
+        **monitored,
+    )
+
+
+def farewell(run: Run, workdir: str | Path) -> str:
+    """The last numbers of a run, and what to do next."""
+    names = ("loss", "embedding_std", "probe_top1", "knn_top1", "rankme")
+    numbers = ", ".join(f"{name} {run.metrics[name]:.4g}" for name in names if name in run.metrics)
+    verbs = ("evaluate knn", "evaluate linear", "evaluate fewlabels", "report")
+    return "\n".join([f"step {run.step}: {numbers}", "next:", *(f"  byol-jax {verb} --workdir {workdir}" for verb in verbs)])
+
+
+def writers(spec: Spec) -> tuple[str, ...]:
+    """Where the metrics go."""
+    chosen = {"terminal": True, "jsonl": True, "tensorboard": spec.logging.tensorboard, "wandb": spec.logging.wandb}
+    return tuple(name for name, wanted in chosen.items() if wanted)
+
+
+def load_encoder(workdir: str | Path, *, step: int | None = None, spec: Spec | None = None, mesh: Mesh | None = None) -> evaluate.Encoder:
+    """The trained encoder of a run: uint8 [B, H, W, 3] -> float32 [B, D].
+
+    Args:
+      workdir: of ``byol-jax pretrain``.
+      step: of the checkpoint; None takes the latest.
+      spec: the configuration; None reads the directory's own.
+      mesh: devices to use; None takes all local ones.
+
+    Raises:
+      ValueError: no run, no checkpoint, or one of another network.
+    """
+    spec = spec or read_spec(workdir)
+    checkpoints = Checkpoints(Path(workdir) / "checkpoints", read_only=True)
+    try:
+        online = checkpoints.restore_raw(["online"], step)["online"]
+    finally:
+        checkpoints.close()
+    variables = {kind: tree["encoder"] for kind, tree in online.items() if "encoder" in tree}
+    return evaluate.Encoder(objects.encoder(spec), variables, spec.views.recipe(), mesh)
+
+
+def _test_or_error(spec: Spec) -> Any:
+    test = objects.test_source(spec)
+    if test is None:
+        key = "data.test_path" if spec.data.source == "folder" else "data.test_split"
+        raise ConfigError([f"{key} = None: this evaluation needs test data; give --config.{key}=..."])
+    return test
+
+
+def _knn(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Result]:
+    return {"knn": evaluate.knn(encoder, objects.labelled_source(spec), _test_or_error(spec))}
+
+
+def _linear(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Result]:
+    train, test = (evaluate.features(encoder, source) for source in (objects.labelled_source(spec), _test_or_error(spec)))
+    return {"linear": evaluate.linear_features(train, test), "linear_sgd": evaluate.sgd_features(train, test)}
+
+
+def _collapse(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Result]:
+    return {"collapse": evaluate.collapse(encoder, objects.train_source(spec))}
+
+
+def _fewlabels(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Result]:
+    sources = objects.labelled_source(spec), _test_or_error(spec)
+    views = spec.views.recipe()
+    untrained = evaluate.Encoder.untrained(objects.encoder(spec), views, seed=spec.seed)
+
+    def both(embed: Callable[[Any], evaluate.Features]) -> tuple[evaluate.Features, evaluate.Features]:
+        return embed(sources[0]), embed(sources[1])
+
+    sets = {
+        "BYOL": both(lambda source: evaluate.features(encoder, source)),
+        "untrained": both(lambda source: evaluate.features(untrained, source)),
+        "pixels": both(lambda source: evaluate.pixels(source, views)),
+    }
+    return {"fewlabels": evaluate.few_labels(sets)}
+
+
+EVALUATIONS: dict[str, Callable[[Spec, evaluate.Encoder], dict[str, evaluate.Result]]] = {
+    "knn": _knn,
+    "linear": _linear,
+    "collapse": _collapse,
+    "fewlabels": _fewlabels,
+}
+
+
+def evaluation(kind: str, workdir: str | Path, spec: Spec, *, step: int | None = None) -> list[tuple[evaluate.Result, Path]]:
+    """Evaluates the run's encoder in one way; each result is saved below ``workdir/evaluation`` and returned with its path."""
+    found = EVALUATIONS[kind](spec, load_encoder(workdir, step=step, spec=spec))
+    return [(result, evaluate.save(workdir, name, result)) for name, result in found.items()]
+
+
+def report(workdir: str | Path, spec: Spec, *, step: int | None = None) -> Path:
+    """Writes the report of the run; returns the page's path."""
+    from byol_jax.report import write_report
+
+    source = objects.labelled_source(spec)
+    return write_report(workdir, load_encoder(workdir, step=step, spec=spec), source, spec.views.recipe(), test=objects.test_source(spec))

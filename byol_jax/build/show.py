@@ -1,0 +1,121 @@
+"""What a configuration amounts to: parameter table, batch shapes, steps. Nothing is trained, nothing is allocated on a device."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from byol_jax.build import objects
+from byol_jax.config import ConfigError, Spec, flat
+from byol_jax.data.prepared import prepared_length
+from byol_jax.method import Outputs
+
+
+def describe(spec: Spec) -> str:
+    """The resolved configuration, and what it makes: plain text, in seconds also for the largest network.
+
+    Raises:
+      ConfigError, ValueError: the model cannot be built, or the run would have no step.
+    """
+    examples, classes, where = look_at_data(spec)
+    return "\n\n".join([config_text(spec), parameter_text(spec, classes), batch_text(spec), length_text(spec, examples, where)])
+
+
+def look_at_data(spec: Spec) -> tuple[int | None, int, str]:
+    """(examples, classes, a word on the data); examples is None where the data is not on this machine. Never downloads."""
+    if spec.data.source == "tfds":
+        length = prepared_length(str(spec.data.name), spec.data.split, spec.data.path)
+        text = f"{length:,} examples" if length else f"{spec.data.name}, not prepared on this machine: lengths in epochs stay open"
+        return length, 0, text
+    try:
+        source = objects.train_source(spec)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        return None, 0, f"not there: {error}"
+    classes = objects.num_classes(source) if spec.method.probe else 0
+    return len(source), classes, f"{len(source):,} examples" + (f", {classes} classes" if classes else "")
+
+
+def config_text(spec: Spec) -> str:
+    """Every key and its value, in sections."""
+    sections: dict[str, list[str]] = {}
+    for key, value in flat(spec).items():
+        section, _, name = key.rpartition(".") if key.count(".") == 0 else key.partition(".")
+        sections.setdefault(section, []).append(f"{name} = {tuple(value) if isinstance(value, list) else value!r}")
+    lines = ["Configuration"]
+    for section, entries in sections.items():
+        lines += [f"  {section}"] * bool(section) + [("    " if section else "  ") + entry for entry in entries]
+    return "\n".join(lines)
+
+
+def shapes(spec: Spec) -> tuple[Outputs, Any]:
+    """(shapes of the outputs for one image, shapes of the variables) of the online network."""
+    network = objects.byol(spec).network()
+    image = jax.ShapeDtypeStruct((1, spec.views.size, spec.views.size, 3), jnp.float32)
+    return jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False), image)
+
+
+def parameter_text(spec: Spec, classes: int) -> str:
+    """The online network's parameters by module, the blocks of a stage together; the target network has the same again."""
+    out, variables = shapes(spec)
+    counts: dict[str, int] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
+        names = [entry.key for entry in path]
+        module = "/".join(names[: 2 if names[0] == "encoder" else 1])
+        module = re.sub(r"_block\d+$", "", module)
+        counts[module] = counts.get(module, 0) + math.prod(leaf.shape)
+    parts = {module: counts[module] for module in sorted(counts, key=_from_stem_to_head)}
+    parts["encoder, all of it"] = sum(count for module, count in counts.items() if module.startswith("encoder"))
+    parts["online network"] = sum(counts.values())
+    width = out.embedding.shape[-1]
+    if classes:
+        parts[f"probe ({classes} classes)"] = (width + 1) * classes
+    head = "Parameters (the target network holds as many again)"
+    return "\n".join([head, *table((module, f"{count:,}") for module, count in parts.items()), f"  embedding: {width} numbers an image"])
+
+
+def _from_stem_to_head(module: str) -> tuple[bool, bool, bool, str]:
+    return not module.startswith("encoder"), "stem" not in module, module == "predictor", module
+
+
+def table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Two columns, the second set to the right."""
+    kept = list(rows)
+    left, right = (max(len(row[i]) for row in kept) for i in (0, 1))
+    return [f"  {a:<{left}}  {b:>{right}}" for a, b in kept]
+
+
+def batch_text(spec: Spec) -> str:
+    """What comes from the host in a step, and what the network sees."""
+    b, s = spec.batch_size, spec.views.size
+    arrays = spec.data.augment_on == "device" and (spec.data.source in ("digits", "idx", "npz") or spec.data.in_memory)
+    if spec.views.function is not None:
+        host = "view1, view2: as views.function gives them"
+    elif arrays:
+        host = f"image uint8[{b}, H, W, 3] as stored; both crops are cut on the device"
+    else:
+        host = f"view1, view2 uint8[{b}, {s}, {s}, 3]"
+    lines = ["Batch", f"  from the host: {host}, label int32[{b}]", f"  in the network: 2 views, float32[2, {b}, {s}, {s}, 3]"]
+    if spec.optimizer.accumulate > 1:
+        lines.append(f"  in {spec.optimizer.accumulate} micro-batches of {b // spec.optimizer.accumulate}")
+    return "\n".join(lines)
+
+
+def length_text(spec: Spec, examples: int | None, where: str) -> str:
+    """Steps an epoch and in all, as far as they are known."""
+    lines = ["Length", f"  data: {where}"]
+    if examples is not None:
+        lines.append(f"  steps per epoch: {examples / spec.batch_size:.1f}")
+    if examples is not None or spec.steps is not None:
+        lines.append(f"  steps in all: {objects.steps(spec, examples or 0):,}")
+    if examples is not None:
+        lines.append(f"  of these warm-up: {objects.warmup_steps(spec, examples):,}")
+    peak = spec.optimizer.learning_rate * spec.batch_size / 256
+    lines.append(f"  learning rate: {spec.optimizer.name}, {spec.optimizer.learning_rate:g} for 256 examples, {peak:g} at its peak")
+    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""Every config file and variant: it resolves, says on top what a reader must know, and its model can be built."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from byol_jax import build
+from byol_jax import config as cfg
+from byol_jax.build.show import shapes
+
+FOLDER = Path(__file__).parents[2] / "configs"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+VARIANTS = {
+    "imagenet": (
+        "e40 e100 e300 e1000 b512 r18 r34 r50x2 r50x3 r50x4 r101 r101x2 r101x3 r152 r152x2 r152x3 r200 r200x2".split()  # noqa: SIM905
+    ),
+    "fashion_mnist": ["tfds"],
+}
+ALL = NAMES + [f"{name}:{variant}" for name, variants in VARIANTS.items() for variant in variants]
+TOP_LEVEL = set("seed batch_size epochs steps data views encoder method optimizer checkpoint evaluation logging".split())  # noqa: SIM905
+
+# Encoder parameters in millions: the column "Param." of the paper's Table 1.
+TABLE_1 = {
+    "imagenet": 24,
+    "imagenet:r101": 43,
+    "imagenet:r152": 58,
+    "imagenet:r200": 63,
+    "imagenet:r50x2": 94,
+    "imagenet:r101x2": 170,
+    "imagenet:r50x3": 211,
+    "imagenet:r152x2": 232,
+    "imagenet:r200x2": 250,
+    "imagenet:r50x4": 375,
+    "imagenet:r101x3": 382,
+    "imagenet:r152x3": 522,
+}
+
+
+_MODELS: dict[str, Any] = {}
+
+
+def model(spec: cfg.Spec) -> Any:
+    """Many variants share a network, and tracing a deep one takes seconds."""
+    key = f"{spec.encoder} {spec.method.projector} {spec.method.predictor} {spec.views.size}"
+    if key not in _MODELS:
+        _MODELS[key] = shapes(spec)
+    return _MODELS[key]
+
+
+def load(name: str, **changes: str) -> cfg.Spec:
+    stem, _, variant = name.partition(":")
+    return cfg.load(f"{FOLDER / stem}.py" + (f":{variant}" if variant else ""), changes.items())
+
+
+def file_of(name: str) -> str:
+    stem, _, variant = name.partition(":")
+    return f"{FOLDER / stem}.py" + (f":{variant}" if variant else "")
+
+
+def test_the_promised_files_are_there() -> None:
+    assert NAMES == ["cifar10", "digits", "fashion_mnist", "folder", "imagenet", "imagenette", "stl10"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_resolves_and_its_model_builds(name: str) -> None:
+    config = cfg.config_file(file_of(name))
+    assert set(config) == TOP_LEVEL
+    assert {"every_steps", "keep"} <= set(config.checkpoint)
+    spec = cfg.resolve(config)
+    assert cfg.from_json(cfg.to_json(spec)) == spec
+    out, variables = model(spec)
+    assert out.embedding.shape == (1, variables["params"]["projector"]["linear_0"]["kernel"].shape[0])
+    assert out.projection.shape == out.prediction.shape == (1, spec.method.predictor.out)
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]["encoder"]))
+    if name in TABLE_1:
+        assert round(parameters / 1e6) == TABLE_1[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_header_says_command_hardware_and_what_to_expect(name: str) -> None:
+    text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text())) or ""
+    assert re.search(rf"^Command: +byol-jax pretrain --config configs/{name}\.py", text, re.MULTILINE)
+    assert re.search(r"^Hardware: ", text, re.MULTILINE)
+    assert re.search(r"^Expected: ", text, re.MULTILINE)
+    assert re.search(r"\bmeasured\b", text, re.IGNORECASE)
+    for variant in VARIANTS.get(name, []):
+        assert re.search(rf"\b{variant}\b", text), f"{variant} is not in the header"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_variant_is_told_with_the_known_ones(name: str) -> None:
+    with pytest.raises(cfg.ConfigError, match="variant 'e10'") as caught:
+        load(f"{name}:e10")
+    assert all(variant in str(caught.value) for variant in VARIANTS.get(name, []))
+
+
+@pytest.mark.parametrize(
+    ("variant", "epochs", "rate", "decay", "tau"),
+    [("e40", 40, 0.45, 1e-6, 0.97), ("e100", 100, 0.45, 1e-6, 0.99), ("e300", 300, 0.3, 1e-6, 0.99), ("e1000", 1000, 0.2, 1.5e-6, 0.996)],
+)
+def test_imagenet_presets(variant: str, epochs: int, rate: float, decay: float, tau: float) -> None:
+    spec = load(f"imagenet:{variant}")
+    got = (spec.epochs, spec.optimizer.learning_rate, spec.optimizer.weight_decay, spec.method.tau)
+    assert got == (epochs, rate, decay, tau)
+    # Official code: T = epochs * 1281167 // 4096, W = 10 * 1281167 // 4096.
+    assert build.steps(spec, 1281167) == {40: 12511, 100: 31278, 300: 93835, 1000: 312784}[epochs]
+    assert build.warmup_steps(spec, 1281167) == 3127
+
+
+def test_the_512_batch_setup_of_appendix_g() -> None:
+    spec = load("imagenet:b512")
+    got = (spec.batch_size, spec.epochs, spec.optimizer.learning_rate, spec.method.tau, spec.optimizer.weight_decay)
+    assert got == (512, 1000, 0.4, 0.9995, 1.5e-6)
+
+
+def test_imagenette_is_the_official_small_setup() -> None:
+    spec = load("imagenette")
+    assert (spec.encoder.name, spec.views.size, spec.batch_size, spec.epochs) == ("resnet18", 128, 256, 1000)
+    assert (spec.optimizer.learning_rate, spec.optimizer.weight_decay, spec.method.tau) == (2.0, 1e-6, 0.996)

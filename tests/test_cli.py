@@ -1,0 +1,157 @@
+"""The command line: flags, exit codes, words for the user's mistakes, and one tiny run from pretraining to evaluation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from byol_jax import cli
+
+ROOT = Path(__file__).parents[1]
+TINY = """
+from byol_jax import config as cfg
+
+
+def get_config(variant=None):
+    if variant not in (None, "wide"):
+        raise cfg.unknown_variant(variant, ["wide"])
+    config = cfg.default()
+    config.batch_size = 16
+    config.steps = 3
+    config.data.update(source="digits", test_split="test")
+    config.views.update(preset="gray", size=8)
+    config.encoder.update(name="resnet", block="basic", stages=(1,), channels=(8,), stem="small", width=2 if variant else 1)
+    for head in (config.method.projector, config.method.predictor):
+        head.update(hidden=16, out=8)
+    config.optimizer.update(name="adamw", learning_rate=1e-3, warmup_epochs=None)
+    config.checkpoint.every_steps = 2
+    config.evaluation.update(every_epochs=0)
+    config.logging.every_steps = 1
+    return config
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.py"
+    path.write_text(TINY)
+    return str(path)
+
+
+def run(*argv: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+    return int(caught.value.code or 0)
+
+
+def test_overrides_are_taken_out_in_both_spellings() -> None:
+    words, overrides = cli.split(["pretrain", "--config.seed=3", "--config", "f.py", "--config.views.size", "8", "--config.data.path=a=b"])
+    assert words == ["pretrain", "--config", "f.py"]
+    assert overrides == [("seed", "3"), ("views.size", "8"), ("data.path", "a=b")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "the following arguments are required: VERB"),
+        (["pretain"], "invalid choice: 'pretain'"),
+        (["pretrain", "--workdir", "x"], "the following arguments are required: --config"),
+        (["pretrain", "--conf", "x"], "the following arguments are required: --workdir, --config"),
+        (["evaluate", "kmeans", "--workdir", "x"], "invalid choice: 'kmeans'"),
+        (["show"], "one of the arguments --config --workdir is required"),
+        (["show", "--config", "x", "--config.seed"], "--config.seed needs a value"),
+        (["show", "--config.seed", "--config", "x"], "--config.seed needs a value"),
+    ],
+)
+def test_wrong_flags(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_all_mistakes_are_told_at_once_without_a_traceback(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--config.optimizer.nmae=sgd", "--config.batch_size", "many", "--config.method.tau=2")
+    assert run("pretrain", "--config", tiny, "--workdir", str(tmp_path / "run"), *flags) == 2
+    err = capsys.readouterr().err
+    assert err.splitlines()[0] == "byol-jax pretrain: 3 errors in the configuration:"
+    assert set(err.splitlines()[1:]) == {
+        "  - optimizer.nmae = sgd: there is no such key (did you mean 'optimizer.name'?)",
+        "  - batch_size = 'many': it must be a whole number",
+        "  - method.tau = 2: it must be between 0 and 1",
+    }
+    assert not (tmp_path / "run").exists()
+
+
+def test_traceback_on_request(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no run in it"):
+        cli.main(["evaluate", "knn", "--traceback", "--workdir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("verb", [["evaluate", "knn"], ["evaluate", "fewlabels"], ["report"], ["show"]])
+def test_a_folder_without_a_run(verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*verb, "--workdir", str(tmp_path)) == 2
+    assert f"--workdir {tmp_path}: there is no run in it" in capsys.readouterr().err
+
+
+def test_a_batch_the_devices_cannot_share(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workdir = str(tmp_path / "run")
+    assert run("pretrain", "--config", tiny, "--workdir", workdir, "--config.batch_size=12") == 2  # the tests see 8 devices
+    err = capsys.readouterr().err
+    assert "12" in err
+    assert "8 or 16" in err
+    assert "Traceback" not in err
+
+
+def test_show_prints_and_trains_nothing(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", "--config", f"{tiny}:wide", "--config.optimizer.learning_rate=0.5") == 0
+    out = capsys.readouterr().out
+    assert "    learning_rate = 0.5\n" in out
+    assert "embedding: 16 numbers an image" in out
+    assert "steps in all: 3\n" in out
+    assert run("show", "--config", f"{tiny}:wode") == 2
+    assert "variant 'wode': it must be one of wide (did you mean 'wide'?)" in capsys.readouterr().err
+
+
+def test_a_run_from_pretraining_to_evaluation(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workdir = tmp_path / "run"
+    assert run("pretrain", "--config", tiny, "--workdir", str(workdir)) == 0
+    out = capsys.readouterr().out
+    assert "step 3: loss " in out
+    assert f"  byol-jax evaluate fewlabels --workdir {workdir}\n" in out
+    assert json.loads((workdir / "config.json").read_text())["batch_size"] == 16
+
+    assert run("pretrain", "--config", tiny, "--workdir", str(workdir), "--config.seed=1") == 2
+    assert "seed: 0 there, 1 here" in capsys.readouterr().err
+
+    assert run("evaluate", "collapse", "--workdir", str(workdir)) == 0
+    assert run("evaluate", "fewlabels", "--workdir", str(workdir)) == 0
+    out = capsys.readouterr().out
+    for features in ("BYOL", "untrained", "pixels"):
+        assert features in out
+    result = json.loads((workdir / "evaluation" / "fewlabels.json").read_text())["result"]
+    assert set(result["accuracy"]) == {"BYOL", "untrained", "pixels"}
+    assert (workdir / "evaluation" / "collapse.json").is_file()
+
+    assert run("evaluate", "knn", "--workdir", str(workdir), "--config.data.test_split=None") == 2
+    assert "data.test_split = None: this evaluation needs test data" in capsys.readouterr().err
+    assert run("evaluate", "knn", "--workdir", str(workdir), "--step", "77") == 2
+    assert "no step 77" in capsys.readouterr().err
+
+
+def test_help_imports_neither_jax_nor_tensorflow() -> None:
+    code = (
+        "import sys\nfrom byol_jax import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.exit(any(name in sys.modules for name in ('jax', 'tensorflow', 'flax')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "pretrain" in done.stdout
+
+
+def test_python_m_is_the_same_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "byol_jax", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["usage:", "byol-jax"])
