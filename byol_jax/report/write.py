@@ -1,0 +1,110 @@
+"""``write_report``: one self-contained HTML page, and its pictures beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+from byol_jax.evaluate.encoder import Encoder
+from byol_jax.evaluate.features import features
+from byol_jax.report import history, pictures, plots
+from byol_jax.views import Views
+
+CAPTIONS = {
+    "quality": (
+        "What the embedding is worth",
+        "Accuracy of classifiers on the frozen embedding, and the signs of a collapse: a spread or dimensions in use that fall towards 0.",
+    ),
+    "training": (
+        "Training",
+        "The loss is the sum of both terms, 2 - 2 cos each: 0 where every prediction meets its projection, 4 for unrelated directions.",
+    ),
+    "views": ("Views", "Each image, and pairs of random views of it: what the network is asked to see as one and the same."),
+    "map": (
+        "Map of the embeddings",
+        "t-SNE of {examples:,} embeddings, l2-normalised. Colours and names are labels the encoder never saw.",
+    ),
+    "neighbours": (
+        "Nearest neighbours",
+        "By cosine similarity (the number). Blue frame: of the query's class; orange, dashed: of another. No label was used to find them.",
+    ),
+}
+
+
+def write_report(
+    workdir: str | os.PathLike[str],
+    encoder: Encoder,
+    source: Any,
+    views: Views | None,
+    *,
+    test: Any = None,
+    examples: int = 2000,
+    bank: int = 10_000,
+    seed: int = 0,
+) -> Path:
+    """Writes ``workdir/report/index.html`` and its PNGs.
+
+    The page stands alone: pictures are embedded, nothing is fetched. Sections whose material the run lacks are left out.
+
+    Args:
+      workdir: of the run: ``metrics.jsonl``, and if they are there ``evaluation/*.json`` and ``config.json``.
+      encoder: the frozen encoder.
+      source: training examples, among which neighbours are looked for.
+      views: recipe for the picture of the views; None leaves it out (views of your own function).
+      test: examples for the map, and queries for neighbours; None takes them from ``source``.
+      examples: how many embeddings the map shows at most.
+      bank: among how many training examples neighbours are looked for at most.
+      seed: of everything drawn at random.
+
+    Returns:
+      Path of the page.
+    """
+    workdir = Path(workdir)
+    found = history.read_metrics(workdir)
+    shown = source if test is None else test
+    names = getattr(source, "class_names", None)
+    sample, kept = pictures.spread(shown, examples), pictures.spread(source, bank)
+    asked = kept if test is None else sample  # the same object where both are one source: a query must not find itself
+    figures: dict[str, Figure | None] = {
+        "quality": plots.curves(found, plots.QUALITY),
+        "training": plots.curves(found, plots.TRAINING),
+        "views": None if views is None else pictures.view_grid(source, views, seed=seed),
+        "map": pictures.embedding_map(features(encoder, sample), names, seed=seed),
+        "neighbours": pictures.neighbour_rows(encoder, asked, kept, features(encoder, kept), names, seed=seed),
+    }
+    folder = workdir / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = [_section(folder, name, figure, examples=len(sample)) for name, figure in figures.items() if figure is not None]
+    page = _template().render(
+        title=workdir.resolve().name,
+        headlines=history.headlines(found),
+        sections=sections,
+        tables=history.read_evaluations(workdir),
+        config=history.read_config(workdir),
+    )
+    path = folder / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _section(folder: Path, name: str, figure: Figure, **facts: Any) -> dict[str, str]:
+    """Saves the picture and returns what the template needs of it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+    (folder / f"{name}.png").write_bytes(buffer.getvalue())
+    heading, caption = CAPTIONS[name]
+    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    width = round(figure.get_figwidth() * 100)
+    return {"name": name, "heading": heading, "caption": caption.format(**facts), "uri": uri, "width": str(width)}
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("page.html")
