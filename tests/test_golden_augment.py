@@ -41,7 +41,7 @@ def planes(images: np.ndarray) -> jnp.ndarray:
 
 
 def run(op, images: np.ndarray) -> np.ndarray:
-    return np.moveaxis(np.asarray(jax.vmap(op)(planes(images))), 1, -1)
+    return np.moveaxis(np.asarray(jax.jit(jax.vmap(op))(planes(images))), 1, -1)
 
 
 def operation(spec: dict):
@@ -85,7 +85,9 @@ def test_blur_kernel(spec):
     expected = OPS[spec["name"].replace("blur_", "blurkernel_")]
     half, length = spec["radius"], 2 * spec["radius"] + 5
     assert len(expected) == spec["taps"] == 2 * half + 1
-    row = np.asarray(blur.matrix(spec["sigma"], half, length))[half + 2]  # the middle one: the whole kernel, with two zeros on each side
+    row = np.asarray(jax.jit(blur.matrix, static_argnums=(1, 2))(spec["sigma"], half, length))[
+        half + 2
+    ]  # the middle one: the whole kernel, with two zeros on each side
     np.testing.assert_allclose(row, np.pad(expected, 2), atol=1e-7, rtol=0)
 
 
@@ -151,7 +153,7 @@ def test_preprocess_is_the_official_evaluation(name):
     data = load("e_dataset.npz")
     side = data[f"{name}/center_decoded_u8"].shape[0]
     recipe_ = views.Views(size=224, eval_crop=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
-    got = augment.preprocess(jnp.asarray(data[f"{name}/center_decoded_u8"])[None], recipe_)[0]
+    got = jax.jit(augment.preprocess, static_argnums=1)(jnp.asarray(data[f"{name}/center_decoded_u8"])[None], recipe_)[0]
     assert side != 224
     np.testing.assert_allclose(got, data[f"{name}/center_out_u16"] / 65535, atol=RESIZE_TOLERANCE, rtol=0)
 
@@ -168,7 +170,7 @@ def ks_distance(a: np.ndarray, b: np.ndarray) -> float:
 def test_crop_windows_follow_the_official_distribution(size):
     official = load("e2_crop_samples.npz")[f"win_{size[0]}x{size[1]}"]
     keys = jax.random.split(jax.random.key(7), 16_000)
-    ours = np.asarray(jax.vmap(lambda key: geometry.sample_window(key, *size, views.View()))(keys))
+    ours = np.asarray(jax.jit(jax.vmap(lambda key: geometry.sample_window(key, *size, views.View())))(keys))
 
     def shapes(windows: np.ndarray) -> dict[str, np.ndarray]:
         y, x, h, w = windows.astype(np.float64).T
