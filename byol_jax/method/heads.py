@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from byol_jax.method.precision import at_least_float32
+
 # Truncated normal on [-2 s, 2 s] with s = 1 / sqrt(fan_in), not widened again to make up for the truncation, as in the
 # official code: the standard deviation is 0.8796 / sqrt(fan_in). Flax widens, hence the factor that takes it back.
 fan_in_init = nn.initializers.variance_scaling(0.87962566103423978**2, "fan_in", "truncated_normal")
@@ -34,10 +36,9 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if self.layers < 1:
             raise ValueError(f"MLP(layers={self.layers}): a head has at least 1 linear layer; use layers=1 for a plain projection")
-        wide = jnp.promote_types(self.dtype, jnp.float32)
         for i in range(self.layers - 1):
             x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=fan_in_init, name=f"linear_{i}")(x)
-            norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.bn_axis, name=f"norm_{i}")
-            x = nn.relu(norm(x.astype(wide)))
+            norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, axis_name=self.bn_axis, name=f"norm_{i}")
+            x = nn.relu(norm(at_least_float32(x)))
         last = nn.Dense(self.out, use_bias=False, dtype=self.dtype, kernel_init=fan_in_init, name=f"linear_{self.layers - 1}")
-        return last(x).astype(wide)
+        return at_least_float32(last(x))

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from byol_jax.method.precision import at_least_float32
+
 if TYPE_CHECKING:
     from byol_jax.method.network import Outputs
 
 
 def normalize(x: jax.Array) -> jax.Array:
     """x / |x| over the last axis, at least in float32. A vector shorter than 1e-6 is divided by 1e-6, so zero stays zero."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = at_least_float32(x)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
 
 

@@ -54,10 +54,10 @@ class Block(nn.Module):
 
 
 class Norm(nn.BatchNorm):
-    """BatchNorm that takes statistics and normalises in float32 (or wider) whatever the dtype of its input, and gives ``dtype`` back."""
+    """BatchNorm that takes statistics and normalises at least in float32, and returns the dtype it was given."""
 
     def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-        return super().__call__(x.astype(jnp.promote_types(x.dtype, jnp.float32)), *args, **kwargs)
+        return super().__call__(_at_least_float32(x), *args, **kwargs).astype(x.dtype)
 
 
 class ResNet(nn.Module):
@@ -89,7 +89,7 @@ class ResNet(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         self._check()
         conv = partial(nn.Conv, use_bias=False, padding="SAME", dtype=self.dtype, kernel_init=fan_in_init)
-        norm = partial(Norm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.bn_axis)
+        norm = partial(Norm, use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=self.bn_axis)
         kernels = (3, 3) if self.block == "basic" else (1, 3, 1)
         big = self.stem == "imagenet"
 
@@ -101,7 +101,7 @@ class ResNet(nn.Module):
                 stride = 2 if b == 0 and s > 0 else 1
                 name = f"stage{s}_block{b}"
                 x = Block(self.width * channels, kernels, stride, b == 0, conv, norm, self.zero_init_last_bn, name=name)(x)
-        return x.astype(jnp.promote_types(self.dtype, jnp.float32)).mean(axis=(1, 2))
+        return _at_least_float32(x).mean(axis=(1, 2))
 
     def _check(self) -> None:
         for name, value, choices in (("block", self.block, ("basic", "bottleneck")), ("stem", self.stem, ("imagenet", "small"))):
@@ -109,6 +109,10 @@ class ResNet(nn.Module):
                 raise ValueError(f"ResNet({name}={value!r}) is not one of {choices}")
         if len(self.stage_sizes) != len(self.channels):
             raise ValueError(f"ResNet has {len(self.stage_sizes)} stage_sizes but {len(self.channels)} channels; give one of each a stage")
+
+
+def _at_least_float32(x: jax.Array) -> jax.Array:
+    return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
 
 
 def resnet(
