@@ -33,7 +33,8 @@ def blur(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
       columns: float32[W, W], for the horizontal pass.
 
     Two banded matrix products rather than convolutions: each image has its own kernel, and XLA runs such a batch as a grouped
-    convolution, which on CPU took 11 times as long at 32 pixels; sums of shifted images took 2.5 times as long at 224 pixels.
+    convolution. On two CPU cores the whole photometric part took 25 ms with matrices and 284 ms with convolutions (256 images, both
+    views, 32 pixels); sums of shifted images took 1.85 s against 0.74 s (32 images, 224 pixels).
     """
     highest = jax.lax.Precision.HIGHEST  # the default on TPU and GPU would round pixels to bfloat16 or TF32
     image = jnp.einsum("cyx,tx->cyt", image, columns, precision=highest)
