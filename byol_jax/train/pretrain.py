@@ -69,6 +69,7 @@ def pretrain(
     accumulate: int = 1,
     max_bad_share: float = 0.01,
     test_data: Any = None,
+    monitor_data: Any = None,
     eval_views: Views | None = None,
     evaluate_every_epochs: float | None = None,
     monitor_examples: int = 5000,
@@ -93,7 +94,8 @@ def pretrain(
       workdir: for checkpoints and metrics; None keeps nothing. With it, SIGTERM and Ctrl-C save and exit with code 0.
       augment_on, max_bad_share: see ``byol_jax.data.pipeline.train_batches``; accumulate: micro-batches in a step.
       test_data: labelled; k-NN accuracy (``knn_k`` neighbours, temperature 0.07) is measured on it ``evaluate_every_epochs``
-        (None: ten times a run, 0: never). Neighbours, and RankMe, come from ``monitor_examples`` spread evenly over ``data``.
+        (None: ten times a run, 0: never). Neighbours, and RankMe, come from ``monitor_examples`` spread evenly over
+        ``monitor_data`` (None: ``data``; give another where that has no labels).
       log_every, checkpoint_every: in steps; ``keep`` checkpoints stay, and the one of the best k-NN accuracy.
       writers: "terminal", "jsonl", "tensorboard", "wandb", or hooks of your own; note: plain data to travel with each checkpoint.
 
@@ -110,11 +112,13 @@ def pretrain(
     facts = {"seed": seed, "batch_size": batch_size, "steps": steps, "examples": len(data), **(note or {})}
     folder = None if workdir is None else Path(workdir)
     every = start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size)
-    look = evaluation(method, data, test_data, recipe, examples=monitor_examples, k=knn_k, every_steps=every, steps=steps)
+    known = data if monitor_data is None else monitor_data
+    look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, every_steps=every, steps=steps)
     checkpoints = start.open_checkpoints(folder, every_steps=checkpoint_every, keep=keep, facts=facts)
     made = functools.partial(
         train_batches, data, views, batch_size=batch_size, seed=seed, augment_on=augment_on, max_bad_share=max_bad_share
     )
+    before = start.metrics_so_far(folder)
     with start.Stream(made, (checkpoints.latest_step() or 0) if checkpoints else 0) as stream:
         state = start.begin(method, tx, init_key, stream, batch_size, augment, mesh, checkpoints)
         observers = [CollapseMonitor(), *make_writers(writers, workdir=folder, start_step=stream.start, steps=steps, run=facts)]
@@ -122,4 +126,4 @@ def pretrain(
         settings = {"start_step": stream.start, "steps": steps, "mesh": mesh, "batch_size": batch_size, "log_every": log_every}
         fitted = fit(state, jitted, stream, hooks=[*look, *observers], checkpoints=checkpoints, **settings)
     start.leave_if_interrupted(fitted)
-    return Run(fitted.state, method, recipe, folder, fitted.done, fitted.metrics)
+    return Run(fitted.state, method, recipe, folder, fitted.done, {**before, **fitted.metrics})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -136,14 +138,26 @@ def begin(
     checkpoints: Checkpoints | None,
 ) -> ByolState:
     """The latest checkpoint, or a fresh state, whole on every device; the stream is set to its step."""
-    make = functools.partial(init, method, tx, batch=stream.shapes(batch_size), augment=augment)
+    make = functools.partial(init, method, tx, batch=stream.shapes(batch_size), augment=augment, mesh=mesh)
     if checkpoints is None or checkpoints.latest_step() is None:
-        return parallel.replicate(make(key), mesh)
+        return make(key)
     shapes = jax.eval_shape(make, key)
     sharding = parallel.replicated(mesh)
     state = checkpoints.restore(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes))
     stream.restart(int(state.step))
     return state
+
+
+def metrics_so_far(workdir: Path | None) -> dict[str, float]:
+    """The last number under each name in metrics.jsonl, so that a run that was already complete still has its numbers."""
+    path = workdir / "metrics.jsonl" if workdir is not None else None
+    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    merged: dict[str, float] = {}
+    for line in lines:
+        with contextlib.suppress(ValueError):  # half a line, left by a kill
+            merged |= json.loads(line)
+    merged.pop("step", None)
+    return merged
 
 
 def leave_if_interrupted(fitted: Fitted) -> None:

@@ -1,0 +1,108 @@
+"""Two processes over gloo on one machine: they train as one would, checkpoint, stop together, and resume."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROGRAM = Path(__file__).parent / "train" / "tiny_run.py"
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+def launch(workdir: Path, cache: Path, count: int, devices: int, **options: object) -> list[subprocess.Popen[str]]:
+    """Starts ``count`` processes of ``devices`` CPU devices each."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    words = [f"{name}={value}" for name, value in {"devices": devices, **options}.items()]
+    started = []
+    for index in range(count):
+        env = {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        if count > 1:
+            env |= {"BYOL_COORDINATOR": f"127.0.0.1:{port}", "BYOL_PROCESS_COUNT": str(count), "BYOL_PROCESS_INDEX": str(index)}
+        command = [sys.executable, str(PROGRAM), str(workdir), str(STEPS), *words]
+        started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return started
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """What each printed; all must end with code 0."""
+    results = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(err[-3000:] for _, err in results)
+    return [out for out, _ in results]
+
+
+def final(workdir: Path) -> dict[str, np.ndarray]:
+    with np.load(workdir / "final.npz") as leaves:
+        return dict(leaves)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, cache):
+    """The same run in one process, on as many devices."""
+    workdir = tmp_path_factory.mktemp("alone")
+    finish(launch(workdir, cache, count=1, devices=2))
+    return final(workdir)
+
+
+def assert_same(got: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    assert got.keys() == wanted.keys()
+    for name in wanted:
+        np.testing.assert_allclose(got[name], wanted[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_two_processes_stop_together_resume_and_end_as_one(alone, cache, tmp_path):
+    """SIGTERM reaches one process only; both save the same step and leave with code 0. Started again, they end as one process does."""
+    first = launch(tmp_path, cache, count=2, devices=1, sleep=0.4)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    first[1].send_signal(signal.SIGTERM)
+    printed = finish(first)
+    said = re.search(r"^saved at step (\d+); run the same command to go on$", printed[0], re.MULTILINE)
+    assert said, printed
+    assert "saved" not in printed[1]  # one voice
+    saved = int(said[1])
+    assert 0 < saved < STEPS
+    assert (tmp_path / "checkpoints" / str(saved)).is_dir()
+    assert not (tmp_path / "final.npz").exists()
+    finish(launch(tmp_path, cache, count=2, devices=1))
+    assert_same(final(tmp_path), alone)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == STEPS
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_in_one(alone, cache, tmp_path):
+    for process in launch(tmp_path, cache, count=2, devices=1, die_at=7):
+        process.communicate(timeout=240)
+    assert (tmp_path / "checkpoints" / "5").is_dir()
+    finish(launch(tmp_path, cache, count=1, devices=4))
+    assert_same(final(tmp_path), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [{"die_at": 3}, {"die_at": 8}, {"die_in_save": 5, "die_after": 0.01}, {"die_in_save": 10, "die_after": 0.03}])
+def test_both_killed_and_started_again_end_bit_identical(cache, tmp_path, moment):
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    finish(launch(undisturbed, cache, count=2, devices=1))
+    for process in launch(disturbed, cache, count=2, devices=1, **moment):
+        process.communicate(timeout=240)
+        assert process.returncode != 0
+    finish(launch(disturbed, cache, count=2, devices=1))
+    got, wanted = final(disturbed), final(undisturbed)
+    assert got.keys() == wanted.keys()
+    assert not [name for name in wanted if got[name].tobytes() != wanted[name].tobytes()]

@@ -1,0 +1,82 @@
+"""A real run with a tiny network, as a program: started, killed and started again by the tests of killing and of two processes.
+
+usage: tiny_run.py WORKDIR STEPS [key=value ...]     keys: die_at, die_in_save, die_after, sleep, devices
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+
+def main() -> None:
+    warnings.simplefilter("error")
+    workdir, steps = Path(sys.argv[1]), int(sys.argv[2])
+    options = dict(word.split("=") for word in sys.argv[3:])
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", int(options.get("devices", 2)))
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    import numpy as np
+
+    from byol_jax import data, parallel, views
+    from byol_jax.method import MLP, Byol, adamw
+    from byol_jax.train import Hook, pretrain
+
+    parallel.initialize()
+    from tests_tiny import Tiny
+
+    class Die(Hook):
+        def tick(self, done: int) -> None:
+            time.sleep(float(options.get("sleep", 0)))
+            if done == int(options.get("die_at", -1)):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    rng = np.random.default_rng(0)
+    if "die_in_save" in options:
+        die_during_save(int(options["die_in_save"]), float(options["die_after"]))
+    method = Byol(Tiny(), MLP(hidden=8, out=8), MLP(hidden=8, out=8), num_classes=10)
+    run = pretrain(
+        method,
+        data.from_arrays(rng.integers(0, 256, (100, 8, 8, 3), np.uint8), rng.integers(0, 10, 100)),
+        views=views.gray(8),
+        batch_size=16,
+        steps=steps,
+        optimizer=adamw(1e-2),
+        seed=3,
+        workdir=workdir,
+        evaluate_every_epochs=0,
+        checkpoint_every=5,
+        log_every=1,
+        keep=2,
+        writers=["jsonl", Die()],
+    )
+    if parallel.is_main():
+        leaves = jax.tree_util.tree_leaves_with_path(run.state)
+        np.savez(workdir / "final.npz", **{jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves})
+
+
+def die_during_save(step: int, delay: float) -> None:
+    """SIGKILL while the checkpoint of ``step`` is being written: ``delay`` seconds after its save began."""
+    from byol_jax.checkpoint import Checkpoints
+
+    original = Checkpoints.save
+
+    def save(self: Checkpoints, at: int, *args: object, **kwargs: object) -> bool:
+        if at == step:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        started = original(self, at, *args, **kwargs)  # type: ignore[arg-type]
+        if at == step:
+            time.sleep(60)  # the writing goes on in the background, the loop does not
+        return started
+
+    Checkpoints.save = save  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    main()
