@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import byol_jax
 from byol_jax import cli
 
 ROOT = Path(__file__).parents[1]
@@ -22,14 +25,14 @@ def get_config(variant=None):
     config = cfg.default()
     config.batch_size = 16
     config.steps = 3
-    config.data.update(source="digits", test_split="test")
+    config.data.update(source="npz", path="DATA", split="unlabelled", labelled_split="train", test_split="test")
     config.views.update(preset="gray", size=8)
     config.encoder.update(name="resnet", block="basic", stages=(1,), channels=(8,), stem="small", width=2 if variant else 1)
     for head in (config.method.projector, config.method.predictor):
         head.update(hidden=16, out=8)
     config.optimizer.update(name="adamw", learning_rate=1e-3, warmup_epochs=None)
     config.checkpoint.every_steps = 2
-    config.evaluation.update(every_epochs=0)
+    config.evaluation.update(every_epochs=1, knn_k=5)
     config.logging.every_steps = 1
     return config
 """
@@ -37,8 +40,18 @@ def get_config(variant=None):
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> str:
+    """A config file over 40 unlabelled, 44 labelled and 20 test images: digits 0 and 1."""
+    train, test = (byol_jax.data.digits(split, size=8) for split in ("train", "test"))
+    rows = [np.flatnonzero(source.labels < 2) for source in (train, test)]
+    arrays = {"unlabelled_images": train.images[rows[0][:40]], "train_images": train.images[rows[0][40:84]]}
+    arrays |= {
+        "train_labels": train.labels[rows[0][40:84]],
+        "test_images": test.images[rows[1][:20]],
+        "test_labels": test.labels[rows[1][:20]],
+    }
+    np.savez(tmp_path / "images.npz", **arrays)
     path = tmp_path / "tiny.py"
-    path.write_text(TINY)
+    path.write_text(TINY.replace("DATA", str(tmp_path / "images.npz")))
     return str(path)
 
 
@@ -115,25 +128,31 @@ def test_show_prints_and_trains_nothing(tiny: str, capsys: pytest.CaptureFixture
     assert "variant 'wode': it must be one of wide (did you mean 'wide'?)" in capsys.readouterr().err
 
 
-def test_a_run_from_pretraining_to_evaluation(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_pretraining_to_evaluation(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_labels = functools.partial(byol_jax.evaluate.few_labels, labels=(1,), draws=1)  # all its columns take half a minute to compile
+    monkeypatch.setattr(byol_jax.evaluate, "few_labels", few_labels)
     workdir = tmp_path / "run"
     assert run("pretrain", "--config", tiny, "--workdir", str(workdir)) == 0
     out = capsys.readouterr().out
     assert "step 3: loss " in out
+    assert "knn_top1 " in out  # its neighbours come from the labelled split
     assert f"  byol-jax evaluate fewlabels --workdir {workdir}\n" in out
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 16
 
     assert run("pretrain", "--config", tiny, "--workdir", str(workdir), "--config.seed=1") == 2
     assert "seed: 0 there, 1 here" in capsys.readouterr().err
 
-    assert run("evaluate", "collapse", "--workdir", str(workdir)) == 0
+    assert run("evaluate", "knn", "--workdir", str(workdir)) == 0
     assert run("evaluate", "fewlabels", "--workdir", str(workdir)) == 0
     out = capsys.readouterr().out
     for features in ("BYOL", "untrained", "pixels"):
         assert features in out
     result = json.loads((workdir / "evaluation" / "fewlabels.json").read_text())["result"]
     assert set(result["accuracy"]) == {"BYOL", "untrained", "pixels"}
-    assert (workdir / "evaluation" / "collapse.json").is_file()
+    assert (result["classes"], result["test_examples"]) == (2, 20)
+    assert (workdir / "evaluation" / "knn.json").is_file()
 
     assert run("evaluate", "knn", "--workdir", str(workdir), "--config.data.test_split=None") == 2
     assert "data.test_split = None: this evaluation needs test data" in capsys.readouterr().err

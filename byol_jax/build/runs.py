@@ -59,7 +59,6 @@ def pretrain(spec: Spec, workdir: str | Path, *, mesh: Mesh | None = None) -> Ru
     own_views = spec.views.function is not None
     method = objects.byol(spec, objects.num_classes(source) if spec.method.probe else 0)
     claim(workdir, spec)
-    monitored = {"monitor_data": objects.labelled_source(spec)} if spec.data.labelled_split else {}
     return train_method(
         method,
         source,
@@ -76,6 +75,7 @@ def pretrain(spec: Spec, workdir: str | Path, *, mesh: Mesh | None = None) -> Ru
         accumulate=spec.optimizer.accumulate,
         max_bad_share=spec.data.max_bad_share,
         test_data=test,
+        monitor_data=objects.labelled_source(spec) if spec.data.labelled_split else None,
         evaluate_every_epochs=spec.evaluation.every_epochs,
         monitor_examples=spec.evaluation.monitor_examples,
         knn_k=spec.evaluation.knn_k,
@@ -85,7 +85,6 @@ def pretrain(spec: Spec, workdir: str | Path, *, mesh: Mesh | None = None) -> Ru
         writers=writers(spec),
         note={"config": digest(spec)},
         mesh=mesh,
-        **monitored,
     )
 
 
