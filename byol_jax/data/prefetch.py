@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import queue
 import threading
 import weakref
@@ -45,9 +46,7 @@ class Batches:
         return self
 
     def __next__(self) -> Batch:
-        if self._stop.is_set():
-            raise StopIteration
-        item = self._queue.get()
+        item = self._next()
         if item is _END:
             self._stop.set()
             raise StopIteration
@@ -55,6 +54,12 @@ class Batches:
             self._stop.set()
             raise item
         return item
+
+    def _next(self) -> Any:
+        while not self._stop.is_set():  # looked at now and then: another thread may close what this one waits for
+            with contextlib.suppress(queue.Empty):
+                return self._queue.get(timeout=0.5)
+        return _END
 
     def close(self) -> None:
         """Stops the background work; the iterator ends. Safe to call twice."""

@@ -49,6 +49,9 @@ def train_batches(
 
     def finish(image: Any, label: Any, index: Any, seed_pair: Any) -> dict[str, Any]:
         made = make_views({"image": image, "label": label}, seed_pair)  # type: ignore[operator]
+        if not isinstance(made, dict) or not {"view1", "view2"} <= made.keys():
+            got = sorted(made) if isinstance(made, dict) else type(made).__name__
+            raise ValueError(f"your views returned {got}; they must return a dict with 'view1' and 'view2'")
         return {"view1": made["view1"], "view2": made["view2"], "label": label}
 
     return _run(steps, Fetch(find, census, replace=True), finish, seed=seed, rows=len(rows), endless=True, threads=threads)
