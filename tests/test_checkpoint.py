@@ -190,7 +190,7 @@ def test_nothing_there(open_checkpoints, tmp_path):
         Checkpoints(tmp_path / "nowhere", read_only=True)
     checkpoints = open_checkpoints()
     assert (checkpoints.latest_step(), checkpoints.best_step(), checkpoints.steps()) == (None, None, [])
-    with pytest.raises(CheckpointError, match="no step.*there: none"):
+    with pytest.raises(CheckpointError, match=r"no step.*there: none"):
         checkpoints.restore(state_of(1.0))
     checkpoints.save(10, state_of(1.0))
     with pytest.raises(CheckpointError, match=r"no step 7 in .*there: \[10\]"):
@@ -215,8 +215,8 @@ def test_disk_full_is_said_once_and_the_old_checkpoint_is_intact(open_checkpoint
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
+        checkpoints.save(20, big)
         with pytest.raises(CheckpointError, match=r"checkpoint at step 20: cannot be written to .*; step 10 is intact"):
-            checkpoints.save(20, big)
             checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -95,7 +95,9 @@ def test_a_run_of_two_processes_goes_on_in_one(alone, cache, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [{"die_at": 3}, {"die_at": 8}, {"die_in_save": 5, "die_after": 0.01}, {"die_in_save": 10, "die_after": 0.03}])
+@pytest.mark.parametrize(
+    "moment", [{"die_at": 3}, {"die_at": 8}, {"die_in_save": 5, "die_after": 0.01}, {"die_in_save": 10, "die_after": 0.03}]
+)
 def test_both_killed_and_started_again_end_bit_identical(cache, tmp_path, moment):
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     finish(launch(undisturbed, cache, count=2, devices=1))

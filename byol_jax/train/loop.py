@@ -72,11 +72,11 @@ def fit(
             while True:
                 interrupted = not last and stop.granted(done)
                 found = {} if interrupted else _evaluate(done, state, hooks, log)
-                _save(done, state, found, checkpoints, log, force=bool(last or interrupted or found))
+                _save(done, state, found, checkpoints, log, force=bool(last or interrupted or (found and done)))
                 if last or interrupted:
                     break
                 with log.waiting():
-                    batch = to_global(next(batches), mesh)
+                    batch = to_global(_next(batches, done - start_step, steps - start_step), mesh)
                 state, metrics = step(state, batch)
                 log.dispatched(done, metrics)
                 done, last = done + 1, done + 1 >= steps
@@ -89,6 +89,13 @@ def fit(
             hook.close()
         if checkpoints is not None:
             checkpoints.close()
+
+
+def _next(batches: Iterator[Any], seen: int, wanted: int) -> Any:
+    try:
+        return next(batches)
+    except StopIteration:
+        raise ValueError(f"the data ended after {seen} batches of {wanted}; training batches must go on without end") from None
 
 
 def _evaluate(done: int, state: Any, hooks: Sequence[Hook], log: _Log) -> dict[str, float]:

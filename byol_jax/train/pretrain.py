@@ -123,7 +123,13 @@ def pretrain(
         state = start.begin(method, tx, init_key, stream, batch_size, augment, mesh, checkpoints)
         observers = [CollapseMonitor(), *make_writers(writers, workdir=folder, start_step=stream.start, steps=steps, run=facts)]
         jitted = jax.jit(step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
-        settings = {"start_step": stream.start, "steps": steps, "mesh": mesh, "batch_size": batch_size, "log_every": log_every}
+        settings: dict[str, Any] = {
+            "start_step": stream.start,
+            "steps": steps,
+            "mesh": mesh,
+            "batch_size": batch_size,
+            "log_every": log_every,
+        }
         fitted = fit(state, jitted, stream, hooks=[*look, *observers], checkpoints=checkpoints, **settings)
     start.leave_if_interrupted(fitted)
     return Run(fitted.state, method, recipe, folder, fitted.done, {**before, **fitted.metrics})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +31,9 @@ def make_writers(
     """
     unknown = [name for name in names if not isinstance(name, Hook) and name not in NAMES]
     if unknown:
-        raise ValueError(f"writers: {unknown[0]!r} is unknown; choose from {', '.join(NAMES)}, or pass a Hook")
+        near = difflib.get_close_matches(str(unknown[0]), NAMES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"writers: {unknown[0]!r} is unknown; {hint}choose from {', '.join(NAMES)}, or pass a Hook")
     made: list[Hook] = []
     for name in names if parallel.is_main() else ():
         if isinstance(name, Hook):
@@ -167,7 +171,7 @@ class WandB(Hook):
         workdir.mkdir(parents=True, exist_ok=True)
         kept = workdir / "wandb_id"
         if not kept.exists():
-            kept.write_text(wandb.util.generate_id())
+            kept.write_text(secrets.token_hex(4))
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "byol_jax"),
             name=workdir.name,
