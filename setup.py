@@ -21,7 +21,11 @@ CORE = [
     "rich>=13",
     "scikit-learn>=1.5",
 ]
-DATA = ["array-record>=0.8; platform_system == 'Linux'", "tensorflow-datasets>=4.9.9"]
+DATA = [
+    "array-record>=0.8; platform_system == 'Linux'",
+    "importlib-resources>=6",  # tensorflow-datasets imports it, and does not say so
+    "tensorflow-datasets>=4.9.9",
+]
 TENSORBOARD = ["tensorboardX>=2.6"]
 WANDB = ["wandb>=0.19"]
 TEST = ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"]
