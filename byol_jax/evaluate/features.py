@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -26,12 +26,16 @@ class Features:
     Attributes:
       embedding: float32 [N, D].
       label: int32 [N]; -1 where there is none.
+      index: int64 [N], position of each example in its source (files that could not be decoded are left out); 0 to N - 1 if not given.
     """
 
     embedding: np.ndarray
     label: np.ndarray
+    index: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
+        if not len(self.index):
+            object.__setattr__(self, "index", np.arange(len(self.label)))
         if self.embedding.ndim != 2 or self.label.shape != (len(self.embedding),):
             raise ValueError(f"features: embedding {self.embedding.shape} and label {self.label.shape}; expected [N, D] and [N]")
 
@@ -40,7 +44,7 @@ class Features:
 
     def take(self, index: np.ndarray) -> Features:
         """The examples at these positions."""
-        return Features(self.embedding[index], self.label[index])
+        return Features(self.embedding[index], self.label[index], self.index[index])
 
 
 def features(encoder: Encoder, source: Any, *, batch_size: int = 256) -> Features:
@@ -69,7 +73,7 @@ def pixels(source: Any, views: Views, *, batch_size: int = 256, max_size: int = 
     raw = _collect(source, plain, batch_size, lambda images: np.asarray(shrink(jnp.asarray(images))).reshape(len(images), -1))
     channels = raw.embedding.reshape(len(raw), -1, 3)
     gray = bool(np.all(channels == channels[..., :1]))
-    return Features(np.ascontiguousarray(channels[..., 0]), raw.label) if gray else raw
+    return dataclasses.replace(raw, embedding=np.ascontiguousarray(channels[..., 0])) if gray else raw
 
 
 def labelled(*sets: Features) -> int:
@@ -92,7 +96,7 @@ def _collect(source: Any, views: Views, batch_size: int, embed: Callable[[np.nda
     parts = [(embed(batch["image"]), batch["label"], batch["index"]) for batch in batches]
     embedding, label, index = gather_rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     order = np.argsort(index, kind="stable")
-    return Features(np.asarray(embedding[order], np.float32), np.asarray(label[order], np.int32))
+    return Features(np.asarray(embedding[order], np.float32), np.asarray(label[order], np.int32), index[order])
 
 
 def gather_rows(*columns: np.ndarray) -> list[np.ndarray]:

@@ -15,10 +15,11 @@ import numpy as np
 
 from byol_jax.evaluate.features import Features
 from byol_jax.evaluate.knn import knn_features
-from byol_jax.evaluate.linear import L2_PATH, linear_features, several_classes, standardised
+from byol_jax.evaluate.linear import linear_features, several_classes, standardised
 from byol_jax.evaluate.result import Result, percent
 
 ALL = 0  # "all labels" among the numbers of labels a class
+PENALTIES = tuple(10.0**e for e in range(-3, 5))  # of those to choose from with all labels: coarser than L2_PATH, five times as fast
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _accuracies(
     for n in labels:
         if n == ALL:
             neighbours[n] = [knn_features(train, test, k=k).top1[k]]
-            linear[n] = [linear_features(scaled_train, scaled_test, l2=L2_PATH, standardise=False, seed=seed).top1]
+            linear[n] = [linear_features(scaled_train, scaled_test, l2=PENALTIES, standardise=False, seed=seed).top1]
         else:
             neighbours[n] = [knn_features(train.take(rows), test, k=k).top1[k] for rows in drawn[n]]
             linear[n] = [linear_features(scaled_train.take(rows), scaled_test, l2=1.0, standardise=False).top1 for rows in drawn[n]]

@@ -9,6 +9,7 @@ are standardised first (zero mean, unit variance over the training set), so that
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def standardised(reference: Features, *sets: Features) -> tuple[Features, ...]:
     """Each set shifted and scaled by the reference's mean and standard deviation; constant dimensions are left unscaled."""
     mean, std = reference.embedding.mean(0, dtype=np.float64), reference.embedding.std(0, dtype=np.float64)
     scale = np.where(std > 1e-6, std, 1.0)
-    return tuple(Features(((part.embedding - mean) / scale).astype(np.float32), part.label) for part in sets)
+    return tuple(dataclasses.replace(part, embedding=((part.embedding - mean) / scale).astype(np.float32)) for part in sets)
 
 
 def hold_out(label: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +165,7 @@ def _path(
     """(top-1, minus the loss) on the held-out part by penalty, strongest first, each fit starting where the last one ended."""
     scores, classifier = {}, None
     for penalty in penalties:
-        classifier = fit(train, penalty, classes, start=classifier, max_iterations=max_iterations)
+        classifier = fit(train, penalty, classes, start=classifier, max_iterations=max_iterations, tolerance=1e-5)  # enough to choose by
         top1, _, loss = score(classifier, held)
         scores[penalty] = (top1, -loss)
     return scores

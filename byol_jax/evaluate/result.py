@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich import box
 from rich.console import Console
@@ -17,6 +17,8 @@ from rich.table import Table
 
 class Result:
     """Base of the result dataclasses. Accuracies are shares in [0, 1]; tables show per cent."""
+
+    text_columns: ClassVar[tuple[int, ...]] = (0,)  # set flush left; numbers are set flush right
 
     def rows(self) -> tuple[str, Sequence[str], Sequence[Sequence[str]]]:
         """Title, column headings and cells of the table."""
@@ -27,7 +29,7 @@ class Result:
         _, headings, cells = self.rows()
         table = Table(box=box.SIMPLE_HEAD)
         for i, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if i else "left", no_wrap=True)
+            table.add_column(heading, justify="left" if i in self.text_columns else "right", no_wrap=True)
         for row in cells:
             table.add_row(*row)
         return table
@@ -54,7 +56,13 @@ def save(workdir: str | os.PathLike[str], name: str, result: Result) -> Path:
     path = Path(workdir) / "evaluation" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     title, headings, cells = result.rows()
-    content = {"title": title, "headings": list(headings), "rows": [list(row) for row in cells], "result": result.to_json()}
+    content = {
+        "title": title,
+        "headings": list(headings),
+        "rows": [list(row) for row in cells],
+        "text_columns": list(result.text_columns),
+        "result": result.to_json(),
+    }
     partial = path.with_suffix(".json.partial")
     partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)

@@ -19,6 +19,7 @@ HEADLINES = (
     ("rankme", "RankMe", "{:.0f}"),
     ("images_per_second", "images/s", "{:,.0f}"),
 )
+FIRST = ("fewlabels",)  # of the evaluations
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ def headlines(curves: dict[str, Curve]) -> list[tuple[str, str]]:
 
 
 def read_evaluations(workdir: Path) -> list[dict[str, Any]]:
-    """The tables that ``evaluate.save`` left: name, title, headings, rows."""
-    files = sorted((workdir / "evaluation").glob("*.json"))
+    """The tables that ``evaluate.save`` left, few labels first: name, title, headings, rows, text_columns."""
+    files = sorted((workdir / "evaluation").glob("*.json"), key=lambda path: (path.stem not in FIRST, path.stem))
     tables = [{"name": path.stem, **json.loads(path.read_text(encoding="utf-8"))} for path in files]
-    return [table for table in tables if {"title", "headings", "rows"} <= table.keys()]
+    return [table for table in tables if {"title", "headings", "rows", "text_columns"} <= table.keys()]
 
 
 def read_config(workdir: Path) -> str | None:

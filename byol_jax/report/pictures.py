@@ -81,7 +81,9 @@ def embedding_map(found: Features, names: list[str] | None, *, seed: int = 0) ->
     if np.ptp(unit, axis=0).max() < 1e-6:  # collapsed: one point, of which t-SNE would make a ball
         return plots.embedding_map(np.zeros((len(found), 2)), found.label, names)
     perplexity = min(30.0, (len(found) - 1) / 3)
-    points = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed).fit_transform(unit)
+    method = "exact" if len(unit) <= 500 else "barnes_hut"  # the latter's threads cost more than they save on few points
+    tsne = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed, method=method)
+    points = tsne.fit_transform(unit)
     return plots.embedding_map(points, found.label, names)
 
 
@@ -91,13 +93,14 @@ def neighbour_rows(
     """Nearest neighbours in ``bank`` (whose features are ``found``) of some examples of ``queries``; of itself, if they are one source."""
     positions = one_of_each_class(queries, rows, seed)
     asked = features(encoder, subset(queries, positions), batch_size=len(positions))
+    positions = positions[asked.index]  # without those that could not be decoded
     own = 1 if queries is bank else 0
     if len(found) <= own:
         return None
     cosine, index = (part[:, own:] for part in nearest(asked.embedding, found.embedding, k=k + own))
     size = encoder.views.size
     query_images = squares(queries, positions, size)
-    images = squares(bank, index.ravel(), size)
+    images = squares(bank, found.index[index.ravel()], size)
     images = images.reshape(*index.shape, *images.shape[1:])
     label = found.label[index]
     known = bool((asked.label >= 0).any() and (found.label >= 0).any())

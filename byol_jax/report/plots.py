@@ -10,11 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from byol_jax.report.history import Curve
 
-# Told apart with any colour vision (Petroff 2021, arXiv 2107.02270); more classes than colours go on with another marker.
+# Told apart with any colour vision (Petroff 2021, arXiv 2107.02270). On the map each class has a marker, too.
 COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 SAME, OTHER = COLOURS[0], COLOURS[6]  # blue and orange: right and wrong, for any colour vision
@@ -53,7 +54,7 @@ TRAINING: tuple[Panel, ...] = (
 )
 QUALITY: tuple[Panel, ...] = (
     ("Accuracy", "accuracy", (("knn_top1", "k-NN (test set)"), ("probe_top1", "online probe (training batches)")), "share"),
-    ("Spread of the embeddings", "std x sqrt(D)", (("embedding_std", "training batches"), ("features_std", "evaluation images")), "zero"),
+    ("Spread of the embeddings", "std × √D", (("embedding_std", "training batches"), ("features_std", "evaluation images")), "zero"),
     ("Dimensions in use", "RankMe", (("rankme", "RankMe"),), "zero"),
 )
 
@@ -66,7 +67,7 @@ def curves(found: dict[str, Curve], panels: Sequence[Panel]) -> Figure | None:
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
+        figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout=_layout(0.1))
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for ax, panel in zip(axes, shown, strict=False):
             _panel(ax, found, panel)
@@ -105,7 +106,7 @@ def view_pairs(originals: np.ndarray, draws: Sequence[tuple[np.ndarray, np.ndarr
     columns = 1 + 2 * len(draws)
     gaps = [1.0, *([0.12, 1.0, 1.0] * len(draws))]  # a narrow empty column before each pair
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.15 * columns + 0.14 * len(draws), 1.12 * len(originals) + 0.35), layout=_tight(0.02))
+        figure = Figure(figsize=(1.15 * columns + 0.14 * len(draws), 1.12 * len(originals) + 0.35), layout=_layout(0.02))
         axes = figure.subplots(len(originals), len(gaps), squeeze=False, gridspec_kw={"width_ratios": gaps})
         for row, ax_row in enumerate(axes):
             tiles: list[Any] = [originals[row]]
@@ -130,8 +131,16 @@ def embedding_map(points: np.ndarray, label: np.ndarray, names: Sequence[str] | 
             ax.scatter(without[:, 0], without[:, 1], s=9, color="#888888", linewidths=0, label="no label")
         for i, c in enumerate(classes):
             at = points[label == c]
-            marker = MARKERS[i // len(COLOURS) % len(MARKERS)]
-            ax.scatter(at[:, 0], at[:, 1], s=13, color=COLOURS[i % len(COLOURS)], marker=marker, alpha=0.75, linewidths=0)
+            marker = MARKERS[i % len(MARKERS)]
+            ax.scatter(
+                at[:, 0],
+                at[:, 1],
+                s=26 if len(points) < 800 else 13,
+                color=COLOURS[i % len(COLOURS)],
+                marker=marker,
+                alpha=0.75,
+                linewidths=0,
+            )
             if len(classes) <= 30:
                 _name(ax, _middle(at), names[c] if names else str(c))
         ax.set_aspect("equal", adjustable="datalim")
@@ -152,8 +161,9 @@ def neighbours(
       captions: names of the queries' and of the neighbours' classes ("" for none).
     """
     gaps = [1.0, 0.18, *([1.0] * found.shape[1])]
+    digits = 2 if cosine.min() < 0.97 else 4  # an untrained network's embeddings are all much alike
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.15 * (1 + found.shape[1]) + 0.2, 1.42 * len(queries) + 0.3), layout=_tight(0.03))
+        figure = Figure(figsize=(1.15 * (1 + found.shape[1]) + 0.2, 1.42 * len(queries) + 0.3), layout=_layout(0.03))
         axes = figure.subplots(len(queries), len(gaps), squeeze=False, gridspec_kw={"width_ratios": gaps})
         for row, ax_row in enumerate(axes):
             _tile(ax_row[0], queries[row])
@@ -161,7 +171,7 @@ def neighbours(
             ax_row[0].set_xlabel(captions[0][row], fontsize=9, fontweight="bold", labelpad=3)
             for k, ax in enumerate(ax_row[2:]):
                 _tile(ax, found[row, k])
-                ax.set_xlabel(f"{captions[1][row][k]}  {cosine[row, k]:.2f}".strip(), fontsize=8.5, labelpad=3)
+                ax.set_xlabel(f"{captions[1][row][k]}  {cosine[row, k]:.{digits}f}".strip(), fontsize=8.5, labelpad=3)
                 if same is not None:
                     _frame(ax, good=bool(same[row, k]))
         axes[0, 0].set_title("query", loc="center", fontsize=10, fontweight="normal")
@@ -169,7 +179,7 @@ def neighbours(
     return figure
 
 
-def _tight(pad: float) -> ConstrainedLayoutEngine:
+def _layout(pad: float) -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=pad, h_pad=pad, wspace=0.0, hspace=0.0)
 
 
@@ -195,5 +205,5 @@ def _middle(points: np.ndarray) -> np.ndarray:
 
 
 def _name(ax: Axes, at: np.ndarray, text: str) -> None:
-    box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-    ax.text(at[0], at[1], text, ha="center", va="center", fontsize=10, fontweight="bold", bbox=box)
+    halo = [withStroke(linewidth=4, foreground="white")]
+    ax.text(at[0], at[1], text, ha="center", va="center", fontsize=13, fontweight="bold", path_effects=halo)
