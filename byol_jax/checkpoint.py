@@ -25,6 +25,16 @@ _TRASH = "trash"
 Metrics = Mapping[str, float]
 
 
+class _RaisedAnyway(logging.Filter):
+    """Orbax logs each failure with its traceback, in every thread it passes through; we raise it once, in one sentence."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+logging.getLogger("absl").addFilter(_RaisedAnyway())
+
+
 class CheckpointError(ValueError):
     """A checkpoint could not be written, read, or does not fit the state it is to be restored into."""
 
@@ -240,7 +250,7 @@ def _reason(error: BaseException) -> str:
     text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
     number = getattr(error, "errno", None)
     if number == errno.ENOSPC or "No space left" in str(error):
-        return f"the disk is full ({text}); free some space"
+        return "the disk is full (no space left on device); free some space"
     if number in (errno.EACCES, errno.EROFS, errno.EPERM) or "Permission denied" in str(error):
         return f"the folder is not writable ({text})"
     return text

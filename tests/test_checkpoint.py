@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import shutil
@@ -121,13 +122,22 @@ def test_half_a_checkpoint_is_not_seen_and_swept_away(open_checkpoints, tmp_path
     assert sorted(path.name for path in folder.iterdir()) == ["10", "20"]
 
 
-def test_a_damaged_latest_is_set_aside_with_a_warning(open_checkpoints, tmp_path, caplog):
+def damage(step: int, folder, pattern: str) -> None:
+    """What a power cut may leave: the names are there, the bytes are not."""
+    damaged = [path for path in (folder / str(step) / "state").rglob(pattern) if path.is_file()]
+    assert damaged
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax leaves its other reads behind when one fails
+@pytest.mark.parametrize("pattern", ["_METADATA", "d/*"])
+def test_a_damaged_latest_is_set_aside_with_a_warning(open_checkpoints, tmp_path, caplog, pattern):
     first = open_checkpoints()
     for step in (10, 20):
         first.save(step, state_of(float(step)))
     first.close()
-    for data in (tmp_path / "checkpoints" / "20" / "state").rglob("d/*"):
-        data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    damage(20, tmp_path / "checkpoints", pattern)
     with caplog.at_level(logging.WARNING, logger="byol_jax.checkpoint"):
         again = open_checkpoints()
         assert_same_bits(again.restore(state_of(0.0)), state_of(10.0))
@@ -135,14 +145,15 @@ def test_a_damaged_latest_is_set_aside_with_a_warning(open_checkpoints, tmp_path
     assert again.steps() == [10]
     assert (tmp_path / "checkpoints" / "damaged-20").is_dir()
     assert again.save(20, state_of(3.0))
+    again.wait()
+    gc.collect()  # what orbax left behind complains here, not in the next test
 
 
 def test_asking_for_a_damaged_step_by_name_is_an_error(open_checkpoints, tmp_path):
     checkpoints = open_checkpoints()
     checkpoints.save(10, state_of(1.0))
     checkpoints.wait()
-    for data in (tmp_path / "checkpoints" / "10" / "state").rglob("d/*"):
-        data.write_bytes(b"")
+    damage(10, tmp_path / "checkpoints", "_METADATA")
     with pytest.raises(CheckpointError, match="10: cannot be read"):
         checkpoints.restore(state_of(0.0), step=10)
 
@@ -205,7 +216,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         Checkpoints(tmp_path / "file" / "checkpoints")
 
 
-def test_disk_full_is_said_once_and_the_old_checkpoint_is_intact(open_checkpoints, tmp_path):
+def test_disk_full_is_said_once_and_the_old_checkpoint_is_intact(open_checkpoints, caplog):
     """A real limit of this process (RLIMIT_FSIZE, with SIGXFSZ ignored) makes the writes fail in the kernel."""
     checkpoints = open_checkpoints()
     checkpoints.save(10, state_of(1.0))
@@ -218,6 +229,7 @@ def test_disk_full_is_said_once_and_the_old_checkpoint_is_intact(open_checkpoint
         checkpoints.save(20, big)
         with pytest.raises(CheckpointError, match=r"checkpoint at step 20: cannot be written to .*; step 10 is intact"):
             checkpoints.wait()
+        assert "Traceback" not in caplog.text  # orbax logs the error from every thread; it is raised, once
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)

@@ -87,7 +87,7 @@ def test_two_processes_stop_together_resume_and_end_as_one(alone, cache, tmp_pat
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_in_one(alone, cache, tmp_path):
-    for process in launch(tmp_path, cache, count=2, devices=1, die_at=7):
+    for process in launch(tmp_path, cache, count=2, devices=1, die_at=8, sleep=0.5):
         process.communicate(timeout=240)
     assert (tmp_path / "checkpoints" / "5").is_dir()
     finish(launch(tmp_path, cache, count=1, devices=4))

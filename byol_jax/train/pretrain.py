@@ -109,12 +109,11 @@ def pretrain(
     ema = tau if callable(tau) else ema_decay(tau, steps)
     init_key, step_key = jax.random.split(jax.random.key(seed))
     step = make_train_step(method, tx, ema=ema, augment=augment, key=step_key, mesh=mesh, accumulate=accumulate, log=schedules)
-    facts = {"seed": seed, "batch_size": batch_size, "steps": steps, "examples": len(data), **(note or {})}
-    folder = None if workdir is None else Path(workdir)
+    facts, folder = start.facts(seed, batch_size, steps, data, note), None if workdir is None else Path(workdir)
     every = start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size)
     known = data if monitor_data is None else monitor_data
     look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, every_steps=every, steps=steps)
-    checkpoints = start.open_checkpoints(folder, every_steps=checkpoint_every, keep=keep, facts=facts)
+    checkpoints = start.open_checkpoints(folder, every_steps=checkpoint_every, keep=keep, known=facts)
     made = functools.partial(
         train_batches, data, views, batch_size=batch_size, seed=seed, augment_on=augment_on, max_bad_share=max_bad_share
     )

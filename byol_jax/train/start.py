@@ -40,6 +40,11 @@ def length(steps: int | None, epochs: float | None, examples: int, batch_size: i
     return total
 
 
+def facts(seed: int, batch_size: int, steps: int, data: Any, note: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What must stay as it is when a run goes on; it travels with each checkpoint, beside the user's own note."""
+    return {"seed": seed, "batch_size": batch_size, "steps": steps, "examples": len(data), **(note or {})}
+
+
 def evaluation_interval(every_epochs: float | None, steps: int, examples: int, batch_size: int) -> int:
     """Steps between two evaluations; 0: never."""
     if every_epochs is None:
@@ -78,14 +83,14 @@ def optimization(
     return lars(learning_rate), {"learning_rate": learning_rate}
 
 
-def open_checkpoints(workdir: Path | None, *, every_steps: int, keep: int, facts: Mapping[str, Any]) -> Checkpoints | None:
+def open_checkpoints(workdir: Path | None, *, every_steps: int, keep: int, known: Mapping[str, Any]) -> Checkpoints | None:
     """The run's checkpoints; warns if those there were made with other facts (seed, batch size ...)."""
     if workdir is None:
         return None
-    checkpoints = Checkpoints(workdir / "checkpoints", every_steps=every_steps, keep=keep, note=facts)
+    checkpoints = Checkpoints(workdir / "checkpoints", every_steps=every_steps, keep=keep, note=known)
     if checkpoints.latest_step() is not None:
         before = checkpoints.note()
-        changed = [f"{name} = {value} (it was {before[name]})" for name, value in facts.items() if before.get(name, value) != value]
+        changed = [f"{name} = {value} (it was {before[name]})" for name, value in known.items() if before.get(name, value) != value]
         if changed:
             _LOG.warning("%s: going on with another %s; the result is that of neither run alone", workdir, ", ".join(changed))
     return checkpoints

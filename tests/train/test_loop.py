@@ -209,7 +209,9 @@ def test_a_failed_save_ends_the_run(checkpoints, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints._manager, "save", full)
-    with pytest.raises(CheckpointError, match=r"step 3: cannot be written .* the disk is full .* free some space; there is no earlier one"):
+    with pytest.raises(
+        CheckpointError, match=r"step 3: cannot be written .* the disk is full .*; free some space; there is no earlier one"
+    ):
         run(begin(), steps=10, checkpoints=checkpoints)
 
 
