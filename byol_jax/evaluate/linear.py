@@ -10,7 +10,6 @@ are standardised first (zero mean, unit variance over the training set), so that
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from byol_jax.evaluate.features import Features, features, labelled
 from byol_jax.evaluate.result import Result, percent
 from byol_jax.method.probe import in_top_k
 
+SMALL = 2048
 L2_PATH = tuple(float(v) for v in np.logspace(-6, 5, 45))
 
 
@@ -145,8 +145,12 @@ def fit(
     """
     if start is None:
         start = Classifier(jnp.zeros((train.embedding.shape[1], classes), jnp.float32), jnp.zeros(classes, jnp.float32))
+    more = max(SMALL - len(train), 0)  # rows of no weight: a small set of any size shares one compilation, by far its dearest part
+    x, y = np.pad(train.embedding, ((0, more), (0, 0))), np.pad(train.label, (0, more))
+    weight = np.pad(np.full(len(train), 1 / len(train), np.float32), (0, more))
     penalty = jnp.float32(l2 / len(train))
-    return _minimise(start, jnp.asarray(train.embedding), jnp.asarray(train.label), penalty, max_iterations, tolerance)
+    limits = jnp.int32(max_iterations), jnp.float32(tolerance)
+    return _minimise(start, jnp.asarray(x), jnp.asarray(y), jnp.asarray(weight), penalty, *limits)
 
 
 def score(classifier: Classifier, test: Features) -> tuple[float, float, float]:
@@ -171,11 +175,13 @@ def _path(
     return scores
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
-def _minimise(start: Classifier, x: jax.Array, y: jax.Array, penalty: jax.Array, max_iterations: int, tolerance: float) -> Classifier:
+@jax.jit
+def _minimise(
+    start: Classifier, x: jax.Array, y: jax.Array, weight: jax.Array, penalty: jax.Array, max_iterations: jax.Array, tolerance: jax.Array
+) -> Classifier:
     def objective(c: Classifier) -> jax.Array:
         losses = optax.softmax_cross_entropy_with_integer_labels(_logits(c, x), y)
-        return losses.mean() + penalty / 2 * jnp.square(c.w).sum()
+        return weight @ losses + penalty / 2 * jnp.square(c.w).sum()
 
     solver = optax.lbfgs(memory_size=10)
     value_and_grad = optax.value_and_grad_from_state(objective)
