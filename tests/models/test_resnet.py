@@ -1,0 +1,103 @@
+"""ResNets: shapes, dtypes, initial values, and errors. Their numbers are in test_golden_resnet.py."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from byol_jax import models
+
+TINY = {"stage_sizes": (1, 1), "channels": (8, 16)}
+
+
+IMAGES = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype(np.float32)
+
+
+def born(model: models.ResNet) -> dict:
+    """Its variables; compiled without optimisation, since initialisers are many and run once."""
+    init = jax.jit(lambda key: model.init(key, IMAGES, True), compiler_options={"xla_backend_optimization_level": "0"})
+    return init(jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("make", "features", "convolutions"),
+    [
+        (models.resnet18, 512, 21),
+        (models.resnet34, 512, 37),
+        (models.resnet50, 2048, 53),
+        (models.resnet101, 2048, 104),
+        (models.resnet152, 2048, 155),
+        (models.resnet200, 2048, 203),
+    ],
+)
+def test_depth_and_width(make, features: int, convolutions: int) -> None:
+    """The number in the name counts a classifier, which is not there, but not the 4 convolutions in shortcuts: 18 - 1 + 4 = 21."""
+    model = make(width=2)
+    x = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    out, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, True), x)
+    kernels = [path for path, leaf in flatten_dict(variables["params"]).items() if leaf.ndim == 4]
+    assert (out.shape, out.dtype) == ((2, 2 * features), jnp.float32)
+    assert len(kernels) == convolutions
+
+
+def maps(model, side: int) -> list[int]:
+    """Sides of the map after the stem's convolution and after every block."""
+    _, state = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), jnp.zeros((1, side, side, 3)), False, capture_intermediates=True)
+    )
+    found = state["intermediates"]
+    return [found["stem_conv"]["__call__"][0].shape[1]] + [v["__call__"][0].shape[1] for k, v in found.items() if k.startswith("stage")]
+
+
+@pytest.mark.parametrize(("small", "sides"), [(True, [32, 32, 16]), (False, [16, 8, 4])])
+def test_stems(small: bool, sides: list[int]) -> None:
+    assert maps(models.resnet(**TINY, small_inputs=small), 32) == sides
+
+
+def test_stem_is_as_narrow_as_the_first_stage_unless_said() -> None:
+    assert models.resnet(**TINY).stem_channels == 8
+    assert models.resnet50().stem_channels == 64
+    assert models.resnet(**TINY, stem_channels=64).stem_channels == 64
+
+
+def test_initial_values() -> None:
+    """Convolutions as in the official code: truncated at 2 s, s = 1 / sqrt(fan_in), not widened; norms at 1 and 0."""
+    params = born(models.resnet((1,), (128,)))["params"]
+    kernel = params["stage0_block0"]["conv_1"]["kernel"]
+    assert float(kernel.std()) * (9 * 128) ** 0.5 == pytest.approx(0.8796, abs=0.005)
+    assert float(jnp.abs(kernel).max()) * (9 * 128) ** 0.5 <= 2 + 1e-5
+    assert {float(leaf.min()) for path, leaf in flatten_dict(params).items() if path[-1] == "scale"} == {1.0}
+
+
+@pytest.mark.parametrize(("block", "last"), [("basic", "norm_1"), ("bottleneck", "norm_2")])
+def test_zero_init_of_the_last_scale_makes_blocks_begin_as_their_shortcut(block: str, last: str) -> None:
+    model = models.resnet((1, 1), (8, 16), block=block, zero_init_last_bn=True)
+    params = flatten_dict(born(model)["params"])
+    zeros = {path for path, leaf in params.items() if path[-1] == "scale" and float(jnp.abs(leaf).max()) == 0}
+    assert zeros == {(f"stage{s}_block0", last, "scale") for s in (0, 1)}
+
+
+def test_bfloat16_keeps_parameters_statistics_and_output_float32() -> None:
+    half, full = models.resnet(**TINY, dtype=jnp.bfloat16, bn_axis=None), models.resnet(**TINY, bn_axis=None)
+    variables = born(full)
+    apply = lambda model: jax.jit(lambda v: model.apply(v, IMAGES, True, mutable=["batch_stats"]))(variables)  # noqa: E731
+    (out, changed), (expected, expected_stats) = apply(half), apply(full)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves((out, changed, born(half)))}
+    assert dtypes == {jnp.dtype("float32")}
+    assert 0 < float(jnp.abs(out - expected).max()) < 0.05  # computed in bfloat16 indeed, and no worse than that
+    for a, b in zip(jax.tree.leaves(changed), jax.tree.leaves(expected_stats), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.02, atol=0.01)
+
+
+def test_settings_that_do_not_exist() -> None:
+    x = jnp.zeros((1, 8, 8, 3))
+    for model, match in [
+        (models.resnet(**TINY, block="wide"), r"block='wide'\) is not one of \('basic', 'bottleneck'\)"),
+        (models.ResNet((1,), (8,), "basic", stem="tiny"), "stem='tiny'"),
+        (models.ResNet((1, 1), (8,), "basic"), "2 stage_sizes but 1 channels"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            model.init(jax.random.key(0), x, True)
