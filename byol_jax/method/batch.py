@@ -63,3 +63,22 @@ def micro_batches(tree: Any, count: int) -> Any:
     Taken so, a micro-batch holds the same examples on any number of devices.
     """
     return jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), tree)
+
+
+def mean_over_parts(fn: Callable[[Any, Any], tuple[Any, Any]], carry: Any, parts: Any, count: int, unroll: int) -> tuple[Any, Any]:
+    """``fn(carry, part) -> (carry, out)`` over ``count`` stacked parts, one after the other; the last carry and the mean out.
+
+    Only a running sum of ``out`` is kept, so that memory does not grow with ``count``.
+    """
+    if count == 1:
+        return fn(carry, jax.tree.map(lambda x: x[0], parts))
+
+    def add(carry_and_sum: tuple[Any, Any], part: Any) -> tuple[tuple[Any, Any], None]:
+        carry, total = carry_and_sum
+        carry, out = fn(carry, part)
+        return (carry, jax.tree.map(jnp.add, total, out)), None
+
+    shapes = jax.eval_shape(fn, carry, jax.tree.map(lambda x: x[0], parts))[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (carry, total), _ = jax.lax.scan(add, (carry, zeros), parts, unroll=unroll)
+    return carry, jax.tree.map(lambda x: x / count, total)

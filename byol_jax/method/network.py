@@ -63,7 +63,8 @@ class Byol:
     num_classes: int = 0
 
     def network(self) -> Network:
-        return Network(self.encoder, self.projector, self.predictor)
+        # copies: one module given twice (a head as projector and predictor) would share its weights
+        return Network(self.encoder.clone(), self.projector.clone(), self.predictor.clone())
 
     def probe(self) -> nn.Dense:
         return nn.Dense(self.num_classes, kernel_init=fan_in_init)

@@ -12,7 +12,7 @@ from flax import linen as nn
 from byol_jax.method.network import Network, Outputs
 
 
-def apply_to_views(network: Network, variables: dict[str, Any], views: Any) -> tuple[Outputs, Any]:
+def apply_to_views(network: Network, variables: dict[str, Any], views: Any, noise: jax.Array | None = None) -> tuple[Outputs, Any]:
     """The network in training mode on both views, each normalised by its own batch statistics.
 
     One vmapped pass over stacked views moves a third fewer bytes than two passes. It computes the new running averages
@@ -23,21 +23,23 @@ def apply_to_views(network: Network, variables: dict[str, Any], views: Any) -> t
     Args:
       variables: {"params", "batch_stats"}.
       views: a pytree of [2, B, ...] arrays, view first.
+      noise: the key of ``nn.Dropout``, needed if the network has any; each view gets a draw of its own.
 
     Returns:
       Outputs with leaves [2, B, ...], and the new batch_stats.
     """
     old = variables["batch_stats"]
 
-    def one_view(view: Any) -> tuple[Outputs, Any, Any]:
+    def one_view(view: Any, noise: jax.Array | None) -> tuple[Outputs, Any, Any]:
         def run(stats: Any) -> tuple[Any, Outputs]:
-            outputs, changed = network.apply({**variables, "batch_stats": stats}, view, True, mutable=["batch_stats"])
+            seen = {**variables, "batch_stats": stats}
+            outputs, changed = network.apply(seen, view, True, mutable=["batch_stats"], rngs=None if noise is None else {"dropout": noise})
             return changed["batch_stats"] if stats else {}, outputs
 
         new, momentum, outputs = jax.jvp(run, (old,), (jax.tree.map(jnp.ones_like, old),), has_aux=True)
         return outputs, new, momentum
 
-    outputs, new, momentum = jax.vmap(one_view)(views)
+    outputs, new, momentum = jax.vmap(one_view)(views, None if noise is None else jax.random.split(noise))
     return outputs, jax.tree.map(lambda s0, s, m: s[1] + m[0] * (s[0] - s0), old, new, momentum)
 
 
@@ -58,7 +60,7 @@ def check_norms(network: Network, view: Any, axis: str, devices: int) -> None:
         return call(*args, **kwargs)
 
     with nn.intercept_methods(visit):
-        variables = jax.eval_shape(partial(network.init, train=True), jax.random.key(0), view)
+        variables = jax.eval_shape(partial(network.init, train=True), dict.fromkeys(("params", "dropout"), jax.random.key(0)), view)
     _check_collections(variables)
     for path, _ in jax.tree_util.tree_leaves_with_path(variables.get("batch_stats", {})):
         owner = tuple(key.key for key in path[:-1])

@@ -10,12 +10,12 @@ import optax
 def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     """Whether the label is among the k highest logits: [B, C], [B] -> bool[B].
 
-    Ties go to the highest class, as in the official code (``lax.top_k`` gives them to the lowest).
+    Ties go to the highest class, as in the official code (``lax.top_k`` gives them to the lowest). NaN is never right.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    higher_class = jnp.arange(logits.shape[-1], dtype=labels.dtype) > labels[:, None]
-    ahead = (logits > own) | ((logits == own) & higher_class)
-    return ahead.sum(axis=-1) < k
+    lower_class = jnp.arange(logits.shape[-1], dtype=labels.dtype) < labels[:, None]
+    behind = (logits < own) | ((logits == own) & lower_class)
+    return behind.sum(axis=-1) >= jnp.where(jnp.isnan(own[:, 0]), logits.shape[-1], logits.shape[-1] - k)
 
 
 def probe_metrics(logits: jax.Array, labels: jax.Array, axis_name: str) -> dict[str, jax.Array]:

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from byol_jax.method import target
-from byol_jax.method.batch import Augment, Batch, both_views, check_rows, labels_of, micro_batches, no_augment, rows_of
+from byol_jax.method.batch import Augment, Batch, both_views, check_rows, labels_of, mean_over_parts, micro_batches, no_augment, rows_of
 from byol_jax.method.diagnostics import embedding_std
 from byol_jax.method.network import Byol, Outputs
 from byol_jax.method.norms import apply_to_views, check_norms
@@ -62,7 +62,7 @@ def init(
     def fresh(key: jax.Array) -> ByolState:
         online_key, target_key, probe_key = jax.random.split(key, 3)
         blank = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), view)
-        online, target = ({"batch_stats": {}, **network.init(k, blank, True)} for k in (online_key, target_key))
+        online, target = ({"batch_stats": {}, **network.init({"params": k, "dropout": k}, blank, True)} for k in (online_key, target_key))
         probe = {}
         if method.num_classes:
             outputs: Any = network.apply(online, blank, False)
@@ -86,7 +86,8 @@ def make_train_step(
     """Builds ``step(state, batch) -> (state, metrics)``, to be wrapped in ``jax.jit(step, donate_argnums=0)``.
 
     What a step computes does not depend on how many devices share the batch: batch statistics are of the whole (micro-)batch, and
-    every example has a random key of its own, made from ``key``, the step's number and the example's row in the batch.
+    every example has a random key of its own, made from ``key``, the step's number and the example's row in the batch. (One exception:
+    a network with ``nn.Dropout`` draws its noise on each device from the key of that device's first row.)
 
     Args:
       ema: tau by step, such as ``ema_decay(0.996, steps)``.
@@ -111,7 +112,8 @@ def make_train_step(
         raise ValueError("make_train_step(augment=...) draws random numbers: pass key=jax.random.key(seed) too")
     mesh = data_mesh(mesh)
     devices = mesh.shape[AXIS]
-    per_device = partial(_gradients, method, augment, accumulate, devices)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    per_device = partial(_gradients, method, augment, accumulate, on_cpu, devices)
     # check_vma=False: with it on, gradients of replicated parameters arrive already summed over the devices, and a pmean leaves them so.
     over_devices = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(), check_vma=False)
 
@@ -142,7 +144,7 @@ def make_train_step(
 
 
 def _gradients(
-    method: Byol, augment: Augment, accumulate: int, devices: int, state: ByolState, batch: Batch, keys: jax.Array
+    method: Byol, augment: Augment, accumulate: int, on_cpu: bool, devices: int, state: ByolState, batch: Batch, keys: jax.Array
 ) -> tuple[Any, Any, Any, Metrics]:
     """Inside shard_map: the rows of one device in; gradients, batch statistics (online, target) and metrics of the whole batch out."""
     network = method.network()
@@ -155,28 +157,32 @@ def _gradients(
         check_norms(network, view1, AXIS, devices)
         views = jax.tree.map(lambda *pair: jnp.stack(pair), view1, view2)
 
-        wanted, target_stats = apply_to_views(network, {"params": state.target["params"], "batch_stats": target_stats}, views)
-        objective = partial(_objective, method, online_stats, views, jax.lax.stop_gradient(wanted), batch)
+        noise1, noise2 = jax.random.split(jax.random.fold_in(keys[0], 1))
+        frozen = {"params": state.target["params"], "batch_stats": target_stats}
+        wanted, target_stats = apply_to_views(network, frozen, views, noise1)
+        objective = partial(_objective, method, online_stats, views, noise2, jax.lax.stop_gradient(wanted), batch)
         grads, (online_stats, metrics) = jax.grad(objective, has_aux=True)(state.trained)
         return (online_stats, target_stats), (grads, metrics)
 
-    parts = micro_batches((batch, keys), accumulate)
-    stats, per_part = jax.lax.scan(micro_step, (state.online["batch_stats"], state.target["batch_stats"]), parts)
-    grads, metrics = jax.lax.pmean(jax.tree.map(lambda x: x.mean(axis=0), per_part), AXIS)
+    stats = state.online["batch_stats"], state.target["batch_stats"]
+    # XLA computes convolutions in a loop's body some 30 times slower on a CPU.
+    unroll = accumulate if on_cpu else 1
+    stats, (grads, metrics) = mean_over_parts(micro_step, stats, micro_batches((batch, keys), accumulate), accumulate, unroll)
+    grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
     return grads, *stats, metrics
 
 
 def _objective(
-    method: Byol, stats: Any, views: Any, wanted: Outputs, batch: Batch, trained: dict[str, Any]
+    method: Byol, stats: Any, views: Any, noise: jax.Array, wanted: Outputs, batch: Batch, trained: dict[str, Any]
 ) -> tuple[jax.Array, tuple[Any, Metrics]]:
     """What is minimised over ``trained``: BYOL's loss, and the probe's, which ends at the embedding."""
-    given, stats = apply_to_views(method.network(), {"params": trained["online"], "batch_stats": stats}, views)
+    given, stats = apply_to_views(method.network(), {"params": trained["online"], "batch_stats": stats}, views, noise)
     loss, metrics = method.loss(given, wanted)
     if jnp.shape(loss) != ():
         raise ValueError(f"the loss must be one number for the batch; it has shape {jnp.shape(loss)}: take its mean over the batch")
 
     embedding = jax.lax.stop_gradient(given.embedding[0])
-    metrics = {"loss": loss, **metrics, "embedding_std": embedding_std(embedding, AXIS)}
+    metrics = {**metrics, "loss": loss, "embedding_std": embedding_std(embedding, AXIS)}
     if method.num_classes:
         logits: Any = method.probe().apply({"params": trained["probe"]}, embedding)
         metrics |= probe_metrics(logits, labels_of(batch), AXIS)
