@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import byol_jax
+import byol_jax.build
 from byol_jax import cli
 
 ROOT = Path(__file__).parents[1]
@@ -154,10 +156,26 @@ def test_a_run_from_pretraining_to_evaluation(
     assert (result["classes"], result["test_examples"]) == (2, 20)
     assert (workdir / "evaluation" / "knn.json").is_file()
 
+    asked: list[tuple[int, int, int]] = []
+
+    def write_report(folder: str, encoder: byol_jax.Encoder, source: Any, recipe: Any, *, test: Any) -> Path:
+        asked.append((len(source), len(test), recipe.size))
+        return Path(folder) / "page.html"
+
+    monkeypatch.setattr(byol_jax.report, "write_report", write_report)  # the page itself is tested in its room
+    assert run("report", "--workdir", str(workdir)) == 0
+    assert asked == [(44, 20, 8)]
+    assert f"written to {workdir / 'page.html'}" in capsys.readouterr().out
+
     assert run("evaluate", "knn", "--workdir", str(workdir), "--config.data.test_split=None") == 2
     assert "data.test_split = None: this evaluation needs test data" in capsys.readouterr().err
     assert run("evaluate", "knn", "--workdir", str(workdir), "--step", "77") == 2
     assert "no step 77" in capsys.readouterr().err
+
+
+def test_every_evaluation_has_its_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "--help") == 0
+    assert "{" + ",".join(byol_jax.build.EVALUATIONS) + "}" in capsys.readouterr().out
 
 
 def test_help_imports_neither_jax_nor_tensorflow() -> None:

@@ -1,6 +1,6 @@
 """Working directories: start or resume a run in one, take its encoder out, evaluate it, write its report.
 
-A working directory holds config.json (the whole configuration), checkpoints/, metrics.jsonl, evaluation/ and report.html.
+A working directory holds config.json (the whole configuration), checkpoints/, metrics.jsonl, evaluation/ and report/.
 """
 
 from __future__ import annotations
@@ -179,5 +179,6 @@ def report(workdir: str | Path, spec: Spec, *, step: int | None = None) -> Path:
     """Writes the report of the run; returns the page's path."""
     from byol_jax.report import write_report
 
-    source = objects.labelled_source(spec)
-    return write_report(workdir, load_encoder(workdir, step=step, spec=spec), source, spec.views.recipe(), test=objects.test_source(spec))
+    views = spec.views.recipe() if spec.views.function is None else None  # a function's views have no recipe to draw
+    encoder = load_encoder(workdir, step=step, spec=spec)
+    return write_report(workdir, encoder, objects.labelled_source(spec), views, test=objects.test_source(spec))
