@@ -17,7 +17,7 @@ from byol_jax import config as cfg
 def get_config(variant: str | None = None) -> ConfigDict:
     config = cfg.default()
     config.batch_size = 256
-    config.epochs = 10
+    config.epochs = 6
     config.data.update(split="train", test_split="test")
     match variant:
         case None:
@@ -28,13 +28,13 @@ def get_config(variant: str | None = None) -> ConfigDict:
             raise cfg.unknown_variant(variant, ["tfds"])
     config.views.update(preset="gray", size=28)
     for view in (config.views.view1, config.views.view2):
-        view.update(crop_area=(0.2, 1.0), flip=0.5)
-    config.encoder.update(name="resnet", block="basic", stages=(1, 1, 1), channels=(32, 64, 128), stem="small")
+        view.update(crop_area=(0.25, 1.0), flip=0.5)
+    config.encoder.update(name="resnet", block="basic", stages=(1, 1, 1), channels=(16, 32, 64), stem="small")
     config.method.update(tau=0.99)
     for head in (config.method.projector, config.method.predictor):
-        head.update(hidden=512, out=128)
-    config.optimizer.update(name="adamw", learning_rate=1e-3, warmup_epochs=1)
+        head.update(hidden=256, out=64)
+    config.optimizer.update(name="adamw", learning_rate=2e-3, weight_decay=1e-4, warmup_epochs=0.5)
     config.checkpoint.update(every_steps=200)
-    config.evaluation.update(every_epochs=2)
+    config.evaluation.update(every_epochs=1)
     config.logging.update(every_steps=20)
     return config
