@@ -38,6 +38,7 @@ lint: .venv/ready
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python docs/links.py
 
 bench: .venv/ready
 	$(BIN)/python -m experiments.speed.bench

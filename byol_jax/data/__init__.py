@@ -6,7 +6,7 @@ from byol_jax.data.order import Shard
 from byol_jax.data.pipeline import eval_batches, train_batches
 from byol_jax.data.prefetch import Batches
 from byol_jax.data.records import tfds
-from byol_jax.data.source import BadImage, Source, labels_of, subset
+from byol_jax.data.source import BadImage, Source, labels_of, spread, subset
 
 __all__ = [
     "ArraySource",
@@ -22,6 +22,7 @@ __all__ = [
     "idx",
     "labels_of",
     "npz",
+    "spread",
     "subset",
     "tfds",
     "train_batches",

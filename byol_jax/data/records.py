@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,16 +11,16 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from byol_jax.data.arrays import ArraySource, from_arrays, nearest
+from byol_jax.data.records_split import Encoded, Split
 from byol_jax.data.source import UNLABELLED, Source
 
-Encoded = tuple[bytes, int]
 _FILES_AT_ONCE = 16  # files read side by side, so that a window mixes examples that stand far apart
 
 
 class TfdsSource:
     """A TFDS split whose files (array_record) allow random access. Images are decoded when asked for."""
 
-    def __init__(self, split: _Split) -> None:
+    def __init__(self, split: Split) -> None:
         self._split = split
         self.class_names = split.class_names
         self._records = split.random_access()
@@ -85,7 +85,7 @@ class TfdsStream:
     ``source[i]`` reads everything before i, so it is slow; prepare the data set with ``file_format="array_record"`` for random access.
     """
 
-    def __init__(self, split: _Split, window: int = 2048) -> None:
+    def __init__(self, split: Split, window: int = 2048) -> None:
         self._split, self.window = split, window
         self.class_names = split.class_names
 
@@ -107,6 +107,10 @@ class TfdsStream:
             return None
         in_order = self._split.read(range(len(self._split.files)), skip=0, at_once=1, window=self.window)
         return np.array([self._split.parse_record(record)[1] for _, records in in_order for record in records], np.int32)
+
+    def head(self, count: int) -> TfdsStream:
+        """Its first ``count`` examples, as a stream."""
+        return TfdsStream(self._split.head(count), self.window)
 
     def shuffled(self, seed: int, epoch: int, place: int) -> Iterator[Window]:
         """See ``WindowedSource``."""
@@ -139,63 +143,6 @@ def _generator(seed: int, epoch: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, number]))
 
 
-class _Split:
-    """What both kinds share: the builder, which features hold image and label, and where the records lie."""
-
-    def __init__(self, builder: Any, split: str) -> None:
-        import tensorflow_datasets as tfds
-
-        self.builder, self.split = builder, split
-        self.name = f"{builder.info.full_name} {split}"
-        self.n = int(builder.info.splits[split].num_examples)
-        self.files = builder.info.splits[split].file_instructions
-        features = builder.info.features
-        image_key = _pick(features, tfds.features.Image, "image")
-        if image_key is None:
-            raise ValueError(f"tfds: {builder.info.full_name} has no image feature; it has {sorted(features)}")
-        self.image_key: str = image_key
-        self.label_key = _pick(features, tfds.features.ClassLabel, "label")
-        names = None if self.label_key is None else features[self.label_key].names
-        self.class_names = None if names is None else list(names)
-        self._decoders = {self.image_key: tfds.decode.SkipDecoding()}
-
-    def describe(self, index: int) -> str:
-        return f"{self.name}, example {index}"
-
-    def random_access(self) -> Sequence[Any]:
-        return self.builder.as_data_source(self.split, decoders=self._decoders)
-
-    def parse_record(self, record: bytes) -> Encoded:
-        return self.parse(self.builder.info.features.deserialize_example_np(record, decoders=self._decoders))
-
-    def parse(self, example: dict[str, Any]) -> Encoded:
-        label = UNLABELLED if self.label_key is None else int(example[self.label_key])
-        return bytes(example[self.image_key]), label
-
-    def read(self, files: Sequence[int], *, skip: int, at_once: int, window: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(int64[w] index in the split, object[w] records), read in the given order of files; the first ``skip`` are passed over."""
-        from byol_jax.data.vision import tf
-
-        starts = np.cumsum([0] + [f.take for f in self.files])
-        chosen = [self.files[i] for i in files]
-        numbers = np.array([(f.skip, f.take, starts[i]) for i, f in zip(files, chosen, strict=True)], np.int64)
-        table = ([str(f.filename) for f in chosen], *numbers.T)
-
-        def one(name: Any, first: Any, count: Any, start: Any) -> Any:  # four columns: unstacking one inside crashes TF 2.21 (skip)
-            records = tf.data.TFRecordDataset(name).skip(first).take(count)
-            return tf.data.Dataset.zip((tf.data.Dataset.range(start, start + count), records))
-
-        data = tf.data.Dataset.from_tensor_slices(table)
-        data = data.interleave(one, cycle_length=at_once, block_length=1, num_parallel_calls=min(at_once, 4), deterministic=True)
-        yield from data.skip(skip).batch(window).prefetch(1).as_numpy_iterator()
-
-
-def _pick(features: Any, kind: type, preferred: str) -> str | None:
-    """The feature of this kind: the preferred name if there, else the first by name."""
-    found = sorted(key for key, feature in features.items() if isinstance(feature, kind))
-    return preferred if preferred in found else next(iter(found), None)
-
-
 def _decode(data: bytes, where: str, crop: Any = None) -> np.ndarray:
     from byol_jax.data.fetch import decode
 
@@ -221,7 +168,7 @@ def tfds(name: str, split: str = "train", *, data_dir: str | Path | None = None,
     _check_split(builder, split)
     from tensorflow_datasets.core.file_adapters import FileFormat
 
-    part = _Split(builder, split)
+    part = Split(builder, split)
     if part.n < 1:
         raise ValueError(f"tfds: {part.name} is empty")
     random_access = FileFormat.ARRAY_RECORD in builder.info.available_file_formats()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -88,9 +89,13 @@ class Subset:
         outside = self.indices[(self.indices < 0) | (self.indices >= n)]
         if outside.size:
             raise ValueError(f"subset: index {outside[0]} is outside the source; valid: 0..{n - 1}")
-        labels = labels_of(source)
-        self.labels = None if labels is None else labels[self.indices]
         self.class_names = getattr(source, "class_names", None)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray | None:
+        """int32[N], or None if there are none; looked up when first asked for, since that can take a pass over the source."""
+        labels = labels_of(self.source)
+        return None if labels is None else labels[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -120,3 +125,12 @@ def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
     kind = EncodedSubset if isinstance(source, EncodedSource) else Subset
     chosen = kind(source, indices)
     return source.take(chosen.indices) if hasattr(source, "take") else chosen
+
+
+def spread(source: Source, count: int) -> Source:
+    """``count`` examples at even distances, of a stream its first; the source itself if it has no more."""
+    if count < 1:
+        raise ValueError(f"spread: count = {count}; it must be 1 or more")
+    if len(source) <= count:
+        return source
+    return source.head(count) if hasattr(source, "head") else subset(source, np.arange(count) * len(source) // count)

@@ -1,4 +1,4 @@
-"""The projector and the predictor: small multi-layer perceptrons (paper section 3.2)."""
+"""The projector and the predictor: small multi-layer perceptrons (paper section 3.3)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MLP(nn.Module):
     Attributes:
       hidden: units of every hidden layer.
       out: units of the output.
-      layers: number of linear layers; 2 in the paper, 1 is a single bias-free projection (compared in Table 14).
+      layers: number of linear layers; 2 in the paper, 1 is a single bias-free projection (compared in Table 14a).
       dtype: dtype of the matrix products; parameters and batch statistics stay float32.
       bn_axis: mesh axis over which batch statistics are averaged.
     """

@@ -1,4 +1,4 @@
-"""Optimizers as optax transformations. All of them leave biases and norm scales without weight decay (paper section 3.2)."""
+"""Optimizers as optax transformations. All of them leave biases and norm scales without weight decay (paper section 3.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning rates over the steps of a run (paper section 3.2): warm-up, then cosine, in proportion to the batch."""
+"""Learning rates over the steps of a run (paper section 3.3): warm-up, then cosine, in proportion to the batch."""
 
 from __future__ import annotations
 

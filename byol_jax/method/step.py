@@ -95,7 +95,7 @@ def make_train_step(
       key: what the augmentations are drawn from.
       mesh: devices, with an axis named "data"; all devices if None.
       accumulate: micro-batches a step. Gradients are averaged over them, batch statistics move with each; parameters and
-        target move once (paper, Figure 3a).
+        target move once (paper Table 16).
       log: further schedules to report by name, such as {"learning_rate": schedule}.
 
     Returns:

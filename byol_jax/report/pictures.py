@@ -18,11 +18,6 @@ from byol_jax.report import plots
 from byol_jax.views import Views
 
 
-def spread(source: Any, limit: int) -> Any:
-    """``limit`` examples at even distances, or the source itself if it has no more."""
-    return source if len(source) <= limit else subset(source, np.arange(limit) * len(source) // limit)
-
-
 def one_of_each_class(source: Any, count: int, seed: int) -> np.ndarray:
     """``count`` positions, classes taking turns; random ones if there are no labels."""
     label = labels_of(source)

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
+from byol_jax.data import spread
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import features
 from byol_jax.report import history, pictures, plots
@@ -69,7 +70,7 @@ def write_report(
     found = history.read_metrics(workdir)
     shown = source if test is None else test
     names = getattr(source, "class_names", None)
-    sample, kept = pictures.spread(shown, examples), pictures.spread(source, bank)
+    sample, kept = spread(shown, examples), spread(source, bank)
     asked = kept if test is None else sample  # the same object where both are one source: a query must not find itself
     figures: dict[str, Figure | None] = {
         "quality": plots.curves(found, plots.QUALITY),

@@ -146,9 +146,9 @@ class _Log:
             return
         step, metrics = self._pending
         self._pending = None
-        loss = float(metrics["loss"])
-        if not math.isfinite(loss):
-            raise Diverged(f"step {step}: the loss is {loss}; {self.advice()}")
+        for name in ("loss", "probe_loss"):
+            if name in metrics and not math.isfinite(value := float(metrics[name])):
+                raise Diverged(f"step {step}: the {name.replace('_', ' ')} is {value}; {self.advice()}")
         self._count += 1
         for hook in self._hooks:
             hook.tick(step + 1)

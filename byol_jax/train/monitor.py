@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
+from byol_jax.data import spread
 from byol_jax.evaluate import Encoder, features, knn_features
 from byol_jax.method import diagnostics
 from byol_jax.method.network import Byol
@@ -44,26 +44,3 @@ def evaluation(
         return found
 
     return [Evaluation(look, every_steps=every_steps, steps=steps)]
-
-
-def spread(source: Any, count: int) -> Any:
-    """``count`` examples spread evenly over a source (all, if it has no more)."""
-    if count < 1:
-        raise ValueError(f"monitor_examples = {count}: must be 1 or more")
-    if len(source) <= count:
-        return source
-    chosen = np.arange(count) * len(source) // count
-    return source.take(chosen) if hasattr(source, "take") else _Part(source, chosen)
-
-
-class _Part:
-    """Some examples of a source, as a source."""
-
-    def __init__(self, source: Any, chosen: np.ndarray) -> None:
-        self._source, self._chosen = source, chosen
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, i: int) -> Any:
-        return self._source[int(self._chosen[i])]

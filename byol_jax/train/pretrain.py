@@ -87,10 +87,10 @@ def pretrain(
       views: a recipe, or your own ``fn(example, seed) -> {"view1", "view2"}`` of tensors, given to the network as they are
         (then ``eval_views`` says how evaluation prepares an image).
       batch_size: of the global batch, over all processes; ``steps`` or ``epochs`` * len(data) // batch_size of them are taken.
-      optimizer: over {"online": params, "probe": params}; None: the paper's LARS (section 3.2), weight decay 1.5e-6, linear warm-up
+      optimizer: over {"online": params, "probe": params}; None: the paper's LARS (section 3.3), weight decay 1.5e-6, linear warm-up
         of 10 epochs or a tenth of the run if that is less, cosine to 0; ``learning_rate`` is its base rate for batch 256 (0.2), or a
         schedule. Beside an ``optimizer`` of your own ``learning_rate`` may only be a schedule, and is only logged.
-      tau: the target's decay at the start, rising to 1 by a cosine (section 3.1); or a schedule.
+      tau: the target's decay at the start, rising to 1 by a cosine (section 3.3); or a schedule.
       workdir: for checkpoints and metrics; None keeps nothing. With it, SIGTERM and Ctrl-C save and exit with code 0.
       augment_on, max_bad_share: see ``byol_jax.data.pipeline.train_batches``; accumulate: micro-batches in a step.
       test_data: labelled; k-NN accuracy (``knn_k`` neighbours, temperature 0.07) is measured on it ``evaluate_every_epochs``

@@ -27,7 +27,7 @@ from byol_jax.train.loop import Fitted
 from byol_jax.views import Views
 
 _LOG = logging.getLogger("byol_jax.train")
-PAPER_BASE_RATE, PAPER_WARMUP_EPOCHS = 0.2, 10  # section 3.2, 1000 epochs
+PAPER_BASE_RATE, PAPER_WARMUP_EPOCHS = 0.2, 10  # section 3.3, 1000 epochs
 
 
 def length(steps: int | None, epochs: float | None, examples: int, batch_size: int) -> int:

@@ -175,3 +175,17 @@ def test_not_prepared_and_not_to_be_had(tmp_path: Path, monkeypatch):
 
 def test_prepared_here_means_random_access(tmp_path: Path):
     assert isinstance(data.tfds("tiny_pictures", "even", data_dir=tmp_path), TfdsSource)
+
+
+def test_some_examples_spread_over_a_split_or_the_head_of_a_stream(place: Path):
+    source = data.tfds("tiny_pictures", "train", data_dir=place)
+    some = data.spread(source, 7)
+    whole = levels(next(eval_batches(source, SMALL, batch_size=N)), "image")
+    wanted = whole[:7] if isinstance(source, TfdsStream) else [whole[i * N // 7] for i in range(7)]
+    with eval_batches(some, SMALL, batch_size=4) as batches:
+        assert [level for batch in batches for level in levels(batch, "image")] == wanted
+    assert len(some) == 7
+    assert list(some.labels) == [level % 3 for level in wanted]
+    assert data.spread(source, N) is source
+    with pytest.raises(ValueError, match="count = 0"):
+        data.spread(source, 0)
