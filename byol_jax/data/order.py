@@ -53,7 +53,7 @@ def check_seed(seed: int) -> int:
 @functools.lru_cache(maxsize=2)  # a batch touches at most the end of one epoch and the start of the next (small n: recomputed, cheap)
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """The order of one epoch: a read-only int64[n] permutation that depends on (seed, epoch, n) alone."""
-    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
+    order = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64))).permutation(n)
     order.flags.writeable = False
     return order
 

@@ -140,7 +140,7 @@ class TfdsStream:
 
 def _generator(seed: int, epoch: int, number: int) -> np.random.Generator:
     """One independent stream of random numbers for each (seed, epoch, number)."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, number]))
+    return np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=[0, 0, 0, number]))
 
 
 def _decode(data: bytes, where: str, crop: Any = None) -> np.ndarray:
