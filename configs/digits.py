@@ -21,7 +21,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.data.update(source="digits", split="train", test_split="test")
     config.views.update(preset="gray", size=8)
     for view in (config.views.view1, config.views.view2):
-        view.update(crop_area=(0.5, 1.0), rotation=0.4, brightness=0.3, contrast=0.3)
+        view.update(crop_area=(0.4, 1.0), rotation=0.3, brightness=0.3, contrast=0.3)
     config.encoder.update(name="resnet", block="basic", stages=(1, 1), channels=(64, 128), stem="small")
     config.method.update(tau=0.99)
     for head in (config.method.projector, config.method.predictor):
