@@ -3,7 +3,8 @@
 Command:  byol-jax pretrain --config configs/fashion_mnist.py --workdir runs/fashion
           (the IDX files in data.path, where Debian's package dataset-fashion-mnist puts them)
 Hardware: 2 CPU cores, about half an hour; variant resnet18: one GPU.
-Expected: EXPECTED
+Expected: measured on 2 CPU cores, seed 0, top-1 % with all labels on 10,000 test images (experiments/fashion_mnist): BYOL 82.6 k-NN and
+          81.7 linear; the same network untrained 75.7 and 75.6; raw pixels 84.6 and 84.6; trained with all labels 87.4.
 
     variant    what
     (none)     a ResNet of six convolutions, 6 epochs, AdamW
