@@ -71,12 +71,24 @@ def parser() -> argparse.ArgumentParser:
     ).add_mutually_exclusive_group(required=True)
     _config(shown)
     shown.add_argument("--workdir", metavar="DIR", help="show the configuration of the run in this folder")
-    _config(verb("pretrain", pretrain, "pretrain, or go on with the run that stands in the folder", workdir), required=True)
+    _config(
+        verb("pretrain", pretrain, "pretrain, or go on with the run that stands in the folder (then --config may be left out)", workdir)
+    )
     verb("evaluate", evaluate, "evaluate the encoder of a run", workdir, step).add_argument(
         "kind",
         choices=("knn", "linear", "collapse", "fewlabels"),
         help="knn; linear: L-BFGS and the paper's SGD; collapse: spread and rank; fewlabels: against raw pixels and the untrained network",
     )
+    converted = verb("convert", convert, "make a run from a checkpoint of another code; nothing in the file is executed")
+    converted.add_argument("--from", dest="source", choices=("deepmind", "torch"), required=True, help="the code that wrote it")
+    text = "deepmind: pretrain.pkl or linear-eval.pkl of the official BYOL code; torch: a ResNet's .safetensors or .pth"
+    converted.add_argument("file", metavar="FILE", help=text)
+    converted.add_argument("--to", metavar="DIR", required=True, help="new folder of the run")
+    exported = verb("export", export, "write the encoder of a run in a format of other programs", workdir, step)
+    exported.add_argument(
+        "--to", choices=("safetensors",), required=True, help="safetensors: torchvision's names, with the preprocessing beside it"
+    )
+    exported.add_argument("--output", metavar="PATH", required=True, help="where to write it")
     verb("report", report, "write a page of curves, pictures and numbers of a run", workdir, step)
     return root
 
@@ -92,13 +104,28 @@ def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
 
 def pretrain(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
-    spec = cfg.load(args.config, overrides)  # before jax is imported: mistakes are told at once
+    spec = cfg.load(args.config, overrides) if args.config else None  # before jax is imported: mistakes are told at once
     from byol_jax import build, parallel
 
+    spec = spec or cfg.override(build.read_spec(args.workdir), overrides)
     parallel.initialize()
     run = build.pretrain(spec, args.workdir)
     if parallel.is_main():
         print(build.farewell(run, args.workdir))
+
+
+def convert(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    from byol_jax import build
+
+    print(build.convert(args.source, args.file, args.to, overrides))
+
+
+def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    from byol_jax import build
+
+    spec = cfg.override(build.read_spec(args.workdir), overrides)
+    for path in build.export(args.to, args.workdir, spec, args.output, step=args.step):
+        print(f"written to {path}")
 
 
 def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -1,5 +1,7 @@
 """From a checked configuration to objects, runs and results. Everything above it is words (``cli``), everything below it is code."""
 
+from byol_jax.build.convert import READERS, convert
+from byol_jax.build.export import FORMATS, export
 from byol_jax.build.objects import (
     byol,
     encoder,
@@ -20,11 +22,15 @@ from byol_jax.build.show import describe
 
 __all__ = [
     "EVALUATIONS",
+    "FORMATS",
+    "READERS",
     "byol",
     "claim",
+    "convert",
     "describe",
     "encoder",
     "evaluation",
+    "export",
     "farewell",
     "labelled_source",
     "learning_rate",
