@@ -57,7 +57,7 @@ def facts_of(net: Net, padding: str, views: Views, source: dict[str, Any]) -> di
     prepared = {"size": views.size, "eval_crop": views.eval_crop, "mean": list(views.mean), "std": list(views.std)}
     order = (
         "images of exactly size x size as they are; of others the central square of eval_crop x the shorter side, "
-        "resized to size (bicubic); RGB / 255, minus mean, over std"
+        "resized to size (bicubic with a = -0.5, not antialiased); RGB / 255, minus mean, over std"
     )
     return {**architecture, **prepared, "order": order, "loads": loads(net, padding), "source": source}
 
