@@ -17,7 +17,7 @@ from byol_jax import data, method, models
 from byol_jax.config import ConfigError, Spec
 from byol_jax.config.check import nearest
 from byol_jax.config.rules import is_own
-from byol_jax.config.spec import DataSpec
+from byol_jax.config.spec import DataSpec, OptimizerSpec
 from byol_jax.views import Views
 
 
@@ -153,8 +153,13 @@ def learning_rate(spec: Spec, examples: int) -> optax.Schedule:
 
 
 def optimizer(spec: Spec, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """LARS, AdamW or SGD at this rate."""
+    """LARS, AdamW or SGD at this rate, multiplied for the parts that have a factor of their own."""
     chosen = spec.optimizer
+    factors = {name: factor for name in ("predictor", "probe") if (factor := getattr(chosen, f"{name}_rate")) != 1}
+    return method.multiply_rates(_optimizer(chosen, schedule), factors) if factors else _optimizer(chosen, schedule)
+
+
+def _optimizer(chosen: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransformation:
     if chosen.name == "lars":
         options = {"momentum": chosen.momentum, "trust_coefficient": chosen.trust_coefficient}
         return method.lars(schedule, weight_decay=chosen.weight_decay, **options)

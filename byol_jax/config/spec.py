@@ -112,6 +112,8 @@ class OptimizerSpec:
     warmup_steps: int | None = ruled(None, at_least(0))
     momentum: float = ruled(0.9, between(0, 1))  # lars and sgd
     trust_coefficient: float = ruled(1e-3, above(0))  # lars
+    predictor_rate: float = ruled(1.0, at_least(0))  # factor on the predictor's learning rate
+    probe_rate: float = ruled(1.0, at_least(0))  # factor on the online probe's
     accumulate: int = ruled(1, at_least(1))  # micro-batches a step
 
 

@@ -4,7 +4,7 @@ from byol_jax.method import diagnostics
 from byol_jax.method.heads import MLP
 from byol_jax.method.loss import regression_loss
 from byol_jax.method.network import Byol, Network, Outputs
-from byol_jax.method.optimizer import adamw, lars, sgd
+from byol_jax.method.optimizer import adamw, lars, multiply_rates, sgd
 from byol_jax.method.schedules import constant, cosine, warmup_cosine
 from byol_jax.method.state import ByolState
 from byol_jax.method.step import init, make_train_step
@@ -25,6 +25,7 @@ __all__ = [
     "init",
     "lars",
     "make_train_step",
+    "multiply_rates",
     "regression_loss",
     "sgd",
     "warmup_cosine",
