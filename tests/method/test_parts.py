@@ -88,7 +88,7 @@ def test_lars_step_by_hand() -> None:
 
 
 def test_rates_multiplied_by_part() -> None:
-    """SGD of rate 1, gradients of 1: the update is minus the factor, in the named parts alone, and not in an encoder's part of that name."""
+    """SGD of rate 1, gradients of 1: the update is minus the factor, in the named parts only, not in an encoder's layer so named."""
     leaf = {"w": jnp.ones(2)}
     params = {"online": {"encoder": {"probe": leaf}, "projector": leaf, "predictor": leaf}, "probe": leaf}
     tx = m.multiply_rates(optax.sgd(1.0), {"predictor": 10.0, "probe": 0.0})
