@@ -71,12 +71,18 @@ def parser() -> argparse.ArgumentParser:
     ).add_mutually_exclusive_group(required=True)
     _config(shown)
     shown.add_argument("--workdir", metavar="DIR", help="show the configuration of the run in this folder")
-    _config(verb("pretrain", pretrain, "pretrain, or go on with the run that stands in the folder", workdir), required=True)
+    _config(
+        verb("pretrain", pretrain, "pretrain, or go on with the run that stands in the folder (then --config may be left out)", workdir)
+    )
     verb("evaluate", evaluate, "evaluate the encoder of a run", workdir, step).add_argument(
         "kind",
         choices=("knn", "linear", "collapse", "fewlabels"),
         help="knn; linear: L-BFGS and the paper's SGD; collapse: spread and rank; fewlabels: against raw pixels and the untrained network",
     )
+    converted = verb("convert", convert, "make a run from a checkpoint of another code; nothing in the file is executed")
+    converted.add_argument("--from", dest="source", choices=("deepmind",), required=True, help="the code that wrote it")
+    converted.add_argument("file", metavar="FILE", help="deepmind: pretrain.pkl or linear-eval.pkl of the official BYOL code")
+    converted.add_argument("--to", metavar="DIR", required=True, help="new folder of the run")
     verb("report", report, "write a page of curves, pictures and numbers of a run", workdir, step)
     return root
 
@@ -92,13 +98,20 @@ def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
 
 def pretrain(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
-    spec = cfg.load(args.config, overrides)  # before jax is imported: mistakes are told at once
+    spec = cfg.load(args.config, overrides) if args.config else None  # before jax is imported: mistakes are told at once
     from byol_jax import build, parallel
 
+    spec = spec or cfg.override(build.read_spec(args.workdir), overrides)
     parallel.initialize()
     run = build.pretrain(spec, args.workdir)
     if parallel.is_main():
         print(build.farewell(run, args.workdir))
+
+
+def convert(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    from byol_jax import build
+
+    print(build.convert(args.source, args.file, args.to, overrides))
 
 
 def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -69,6 +69,8 @@ def test_every_encoder_key_arrives() -> None:
     assert got == models.resnet18(small_inputs=True, width=3, zero_init_last_bn=True, dtype=jnp.dtype("bfloat16"))
     tiny = {"name": "resnet", "block": "bottleneck", "stages": (1, 2), "channels": (8, 16)}
     assert build.encoder(spec(encoder=tiny)) == models.resnet((1, 2), (8, 16), block="bottleneck", small_inputs=False)
+    wide_stem = models.resnet((1, 2), (8, 16), block="bottleneck", small_inputs=False, stem_channels=32)
+    assert build.encoder(spec(encoder=tiny | {"stem_channels": 32})) == wide_stem
 
 
 def test_the_method_and_its_heads() -> None:

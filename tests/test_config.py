@@ -173,6 +173,10 @@ def test_all_errors_come_at_once() -> None:
             "encoder.stages = (1, 1) with encoder.name = 'resnet50': that is fixed by the name; use encoder.name = 'resnet' for your own",
         ),
         (
+            {"encoder__stem_channels": 8},
+            "encoder.stem_channels = 8 with encoder.name = 'resnet50': that is fixed by the name; use encoder.name = 'resnet' for your own",
+        ),
+        (
             {"encoder__name": "resnet", "encoder__stages": (1, 1), "encoder__channels": (8,), "encoder__block": "basic"},
             "encoder.channels = (8,): it must have one entry for each of encoder.stages = (1, 1)",
         ),

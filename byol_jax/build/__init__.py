@@ -1,5 +1,6 @@
 """From a checked configuration to objects, runs and results. Everything above it is words (``cli``), everything below it is code."""
 
+from byol_jax.build.convert import READERS, convert
 from byol_jax.build.objects import (
     byol,
     encoder,
@@ -20,8 +21,10 @@ from byol_jax.build.show import describe
 
 __all__ = [
     "EVALUATIONS",
+    "READERS",
     "byol",
     "claim",
+    "convert",
     "describe",
     "encoder",
     "evaluation",

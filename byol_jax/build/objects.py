@@ -100,7 +100,8 @@ def encoder(spec: Spec) -> nn.Module:
         "dtype": jnp.dtype(chosen.dtype),
     }
     if chosen.name == "resnet":
-        return models.resnet(chosen.stages or (), chosen.channels or (), block=chosen.block or "basic", **options)
+        options |= {"block": chosen.block or "basic", "stem_channels": chosen.stem_channels}
+        return models.resnet(chosen.stages or (), chosen.channels or (), **options)
     return getattr(models, chosen.name)(**options)
 
 

@@ -1,10 +1,12 @@
 """Working directories: start or resume a run in one, take its encoder out, evaluate it, write its report.
 
-A working directory holds config.json (the whole configuration), checkpoints/, metrics.jsonl, evaluation/ and report/.
+A working directory holds config.json (the whole configuration), checkpoints/, metrics.jsonl, evaluation/ and report/; a converted one
+also origin.json (where it came from).
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +21,15 @@ from byol_jax.config import ConfigError, Spec, differences, digest, from_json, t
 from byol_jax.train import Run
 from byol_jax.train import pretrain as train_method
 
-CONFIG = "config.json"
+CONFIG, ORIGIN = "config.json", "origin.json"
+ENCODER_ALONE = "an encoder alone"
 
 
 def read_spec(workdir: str | Path) -> Spec:
     """The configuration of the run in a working directory. Raises ConfigError where there is none."""
     file = Path(workdir) / CONFIG
     if not file.is_file():
-        raise ConfigError([f"--workdir {workdir}: there is no run in it (no {CONFIG}); `byol-jax pretrain` makes one"])
+        raise ConfigError([f"--workdir {workdir}: there is no run in it (no {CONFIG}); `byol-jax pretrain --config FILE.py` makes one"])
     return from_json(file.read_text(encoding="utf-8"))
 
 
@@ -37,7 +40,7 @@ def claim(workdir: str | Path, spec: Spec) -> None:
       ConfigError: names each value that differs and shapes the trained state.
     """
     file = Path(workdir) / CONFIG
-    if file.is_file() and _has_checkpoint(workdir) and (changed := differences(read_spec(workdir), spec)):
+    if file.is_file() and has_checkpoint(workdir) and (changed := differences(read_spec(workdir), spec)):
         raise ConfigError([*changed, f"--workdir {workdir}: another configuration was trained there; go on with it, or take a new folder"])
     if parallel.is_main():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,13 +49,19 @@ def claim(workdir: str | Path, spec: Spec) -> None:
         partial.replace(file)
 
 
-def _has_checkpoint(workdir: str | Path) -> bool:
+def has_checkpoint(workdir: str | Path) -> bool:
+    """Whether a state was saved in the directory."""
     folder = Path(workdir) / "checkpoints"
     return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
 
 
 def pretrain(spec: Spec, workdir: str | Path, *, mesh: Mesh | None = None) -> Run:
-    """Trains as configured, going on with whatever stands in ``workdir``."""
+    """Trains as configured, going on with whatever stands in ``workdir``.
+
+    Raises:
+      ConfigError: among others, the directory holds an encoder alone.
+    """
+    refuse_encoder_alone(workdir)
     source, test = objects.train_source(spec), objects.test_source(spec)
     examples = len(source)
     schedule = objects.learning_rate(spec, examples)
@@ -86,6 +95,15 @@ def pretrain(spec: Spec, workdir: str | Path, *, mesh: Mesh | None = None) -> Ru
         note={"config": digest(spec)},
         mesh=mesh,
     )
+
+
+def refuse_encoder_alone(workdir: str | Path) -> None:
+    """Raises ConfigError for a directory that was converted from a file without the rest of the training state."""
+    file = Path(workdir) / ORIGIN
+    facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if facts.get("holds") == ENCODER_ALONE:
+        text = f"it holds an encoder alone (from {facts.get('file', 'a file')}), no target network and no optimizer: nothing to go on from"
+        raise ConfigError([f"--workdir {workdir}: {text}; evaluate it, or pretrain in a new folder"])
 
 
 def farewell(run: Run, workdir: str | Path) -> str:

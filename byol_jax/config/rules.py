@@ -98,9 +98,9 @@ def _views(form: Form) -> Broken:
 def _encoder(form: Form) -> Broken:
     encoder = form.encoder
     yield from _known("encoder.name", encoder.name, ENCODERS)
-    parts = {name: getattr(encoder, name) for name in ("block", "stages", "channels")}
+    parts = {name: getattr(encoder, name) for name in ("block", "stages", "channels", "stem_channels")}
     for name, value in parts.items():
-        if encoder.name == "resnet" and value is None:
+        if encoder.name == "resnet" and value is None and name != "stem_channels":
             yield (f"encoder.{name}", "encoder.name"), f"encoder.{name} = None: encoder.name = 'resnet' needs block, stages and channels"
         elif encoder.name in ENCODERS and encoder.name != "resnet" and value is not None:
             near = "that is fixed by the name; use encoder.name = 'resnet' for your own"
@@ -116,7 +116,7 @@ def _encoder(form: Form) -> Broken:
             f"encoder.args = {encoder.args!r}: only your own encoder ('my_pkg.mod:Name') takes arguments",
         )
     if is_own(encoder.name):
-        for name in ("width", "stem", "block", "stages", "channels", "zero_init_last_bn", "dtype"):
+        for name in ("width", "stem", "block", "stages", "channels", "stem_channels", "zero_init_last_bn", "dtype"):
             value = getattr(encoder, name)
             if value != type(encoder).__dataclass_fields__[name].default:
                 given = f"your own encoder {encoder.name!r} is given encoder.args alone; put it there"

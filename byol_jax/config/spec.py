@@ -75,6 +75,7 @@ class EncoderSpec:
     block: Literal["basic", "bottleneck"] | None = None
     stages: tuple[int, ...] | None = ruled(None, each(at_least(1)))
     channels: tuple[int, ...] | None = ruled(None, each(at_least(1)))
+    stem_channels: int | None = ruled(None, at_least(1))  # of "resnet", before width; None: as the first stage, at most 64
     zero_init_last_bn: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters and batch statistics stay float32
     args: dict[str, Any] = field(default_factory=dict)
