@@ -125,6 +125,28 @@ def _encoder(form: Form) -> Broken:
 
 def _method(form: Form) -> Broken:
     projector, predictor = form.method.projector, form.method.predictor
+    if projector.layers < 1:
+        yield (
+            ("method.projector.layers",),
+            "method.projector.layers = 0: a projector has at least 1 linear layer; only a predictor can be left out",
+        )
+    for name, head in (("projector", projector), ("predictor", predictor)):
+        if head.norm == "group" and head.layers > 1 and head.hidden % 16:
+            near = f"the nearest valid is {max(round(head.hidden / 16), 1) * 16}"
+            yield (
+                (f"method.{name}.hidden", f"method.{name}.norm"),
+                f"method.{name}.hidden = {head.hidden}: with norm = 'group' a multiple of 16; {near}",
+            )
+    if form.method.beta and (form.method.loss != "regression" or form.method.normalization != "l2"):
+        yield (
+            ("method.beta", "method.loss", "method.normalization"),
+            f"method.beta = {form.method.beta}: negatives need method.loss = 'regression' and method.normalization = 'l2'",
+        )
+    if form.method.normalization != "l2" and form.method.loss != "regression":
+        yield (
+            ("method.normalization", "method.loss"),
+            f"method.normalization = {form.method.normalization!r}: your own loss {form.method.loss!r} normalises as it likes; leave 'l2'",
+        )
     if projector.out != predictor.out:
         yield (
             ("method.predictor.out", "method.projector.out"),
