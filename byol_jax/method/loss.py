@@ -84,7 +84,7 @@ def contrastive_loss(beta: float, temperature: float) -> Callable[[Outputs, Outp
 
     A term, for S(u, w) the cosine of the online prediction of u and the target's projection of w, is
     2 - 2 mean_i S(v_i, v'_i) + 2 beta t mean_i ln(sum_{j != i} exp(S(v_i, v_j) / t) + sum_j exp(S(v_i, v'_j) / t)),
-    where j runs over the global batch (each micro-batch on its own). The two terms, one for either view, are summed. t is the ``temperature``,
+    where j runs over the global batch (each micro-batch on its own). The two terms, one for either view, are summed. t is the temperature,
     the paper's alpha; the constant 2 makes ``beta`` 0 equal to ``regression_loss``.
     """
     if temperature <= 0:
