@@ -97,6 +97,8 @@ def encoder(spec: Spec) -> nn.Module:
         "width": chosen.width,
         "small_inputs": chosen.stem == "small",
         "zero_init_last_bn": chosen.zero_init_last_bn,
+        "padding": chosen.padding,
+        "shortcut": chosen.shortcut,
         "dtype": jnp.dtype(chosen.dtype),
     }
     if chosen.name == "resnet":

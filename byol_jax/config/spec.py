@@ -76,6 +76,8 @@ class EncoderSpec:
     stages: tuple[int, ...] | None = ruled(None, each(at_least(1)))
     channels: tuple[int, ...] | None = ruled(None, each(at_least(1)))
     zero_init_last_bn: bool = False
+    padding: Literal["same", "symmetric"] = "same"  # symmetric: weights from PyTorch
+    shortcut: Literal["first", "shape"] = "first"  # projection in the first block of a stage, or only where the shape changes (PyTorch)
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters and batch statistics stay float32
     args: dict[str, Any] = field(default_factory=dict)
 
