@@ -69,8 +69,8 @@ def test_a_name_gives_that_network(name: str) -> None:
 def test_every_encoder_key_arrives() -> None:
     got = build.encoder(spec(encoder={"name": "resnet18", "width": 3, "stem": "small", "zero_init_last_bn": True, "dtype": "bfloat16"}))
     assert got == models.resnet18(small_inputs=True, width=3, zero_init_last_bn=True, dtype=jnp.dtype("bfloat16"))
-    from_torch = {"padding": "symmetric", "shortcut": "shape"}
-    assert build.encoder(spec(encoder=from_torch)) == models.resnet50(padding="symmetric", shortcut="shape")
+    from_torch = {"padding": "symmetric", "shortcut": "shape", "norm": "group"}
+    assert build.encoder(spec(encoder=from_torch)) == models.resnet50(padding="symmetric", shortcut="shape", norm="group")
     tiny = {"name": "resnet", "block": "bottleneck", "stages": (1, 2), "channels": (8, 16)}
     assert build.encoder(spec(encoder=tiny)) == models.resnet((1, 2), (8, 16), block="bottleneck", small_inputs=False)
 

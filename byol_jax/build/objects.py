@@ -99,6 +99,7 @@ def encoder(spec: Spec) -> nn.Module:
         "zero_init_last_bn": chosen.zero_init_last_bn,
         "padding": chosen.padding,
         "shortcut": chosen.shortcut,
+        "norm": chosen.norm,
         "dtype": jnp.dtype(chosen.dtype),
     }
     if chosen.name == "resnet":

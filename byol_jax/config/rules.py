@@ -11,7 +11,7 @@ from byol_jax import views as recipes
 from byol_jax.config.check import nearest
 
 if TYPE_CHECKING:
-    from byol_jax.config.spec import Form
+    from byol_jax.config.spec import EncoderSpec, Form
 
 Broken = Iterator[tuple[tuple[str, ...], str]]
 
@@ -110,17 +110,28 @@ def _encoder(form: Form) -> Broken:
             ("encoder.channels", "encoder.stages"),
             f"encoder.channels = {encoder.channels}: it must have one entry for each of encoder.stages = {encoder.stages}",
         )
+    if encoder.norm == "group" and encoder.channels and any(_inner(encoder, channels) % 16 for channels in encoder.channels):
+        share = "a multiple of 64 (16 groups of the inner quarter)" if encoder.block == "bottleneck" else "a multiple of 16, the groups"
+        yield (
+            ("encoder.channels", "encoder.norm"),
+            f"encoder.channels = {encoder.channels} with encoder.norm = 'group': each must be {share}",
+        )
     if encoder.args and encoder.name in ENCODERS:
         yield (
             ("encoder.args", "encoder.name"),
             f"encoder.args = {encoder.args!r}: only your own encoder ('my_pkg.mod:Name') takes arguments",
         )
     if is_own(encoder.name):
-        for name in ("width", "stem", "block", "stages", "channels", "zero_init_last_bn", "padding", "shortcut", "dtype"):
+        for name in ("width", "stem", "block", "stages", "channels", "zero_init_last_bn", "padding", "shortcut", "norm", "dtype"):
             value = getattr(encoder, name)
             if value != type(encoder).__dataclass_fields__[name].default:
                 given = f"your own encoder {encoder.name!r} is given encoder.args alone; put it there"
                 yield (f"encoder.{name}", "encoder.name"), f"encoder.{name} = {value!r}: {given}"
+
+
+def _inner(encoder: EncoderSpec, channels: int) -> int:
+    """The fewest channels that a stage normalises."""
+    return encoder.width * (channels // 4 if encoder.block == "bottleneck" else channels)
 
 
 def _method(form: Form) -> Broken:

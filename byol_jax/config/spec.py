@@ -78,6 +78,7 @@ class EncoderSpec:
     zero_init_last_bn: bool = False
     padding: Literal["same", "symmetric"] = "same"  # symmetric: weights from PyTorch
     shortcut: Literal["first", "shape"] = "first"  # projection in the first block of a stage, or only where the shape changes (PyTorch)
+    norm: Literal["batch", "group"] = "batch"  # group: GroupNorm and standardised kernels, no batch statistics
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters and batch statistics stay float32
     args: dict[str, Any] = field(default_factory=dict)
 
