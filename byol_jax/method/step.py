@@ -158,10 +158,12 @@ def _gradients(
         views = jax.tree.map(lambda *pair: jnp.stack(pair), view1, view2)
 
         noise1, noise2 = jax.random.split(jax.random.fold_in(keys[0], 1))
-        frozen = {"params": state.target["params"], "batch_stats": target_stats}
-        wanted, target_stats = apply_to_views(network, frozen, views, noise1)
+        wanted = None
+        if method.target == "ema":
+            frozen = {"params": state.target["params"], "batch_stats": target_stats}
+            wanted, target_stats = apply_to_views(network, frozen, views, noise1)
         answers = (labels_of(batch), share) if method.num_classes else None
-        objective = partial(_objective, method, online_stats, views, noise2, jax.lax.stop_gradient(wanted), answers)
+        objective = partial(_objective, method, online_stats, views, noise2, wanted, answers)
         grads, (online_stats, metrics) = jax.grad(objective, has_aux=True)(state.trained)
         return (online_stats, target_stats), (grads, metrics)
 
@@ -174,11 +176,12 @@ def _gradients(
 
 
 def _objective(
-    method: Byol, stats: Any, views: Any, noise: jax.Array, wanted: Outputs, answers: Any, trained: dict[str, Any]
+    method: Byol, stats: Any, views: Any, noise: jax.Array, wanted: Outputs | None, answers: Any, trained: dict[str, Any]
 ) -> tuple[jax.Array, tuple[Any, Metrics]]:
     """What is minimised over ``trained``: BYOL's loss, and the probe's, which ends at the embedding and learns from ``answers``."""
     given, stats = apply_to_views(method.network(), {"params": trained["online"], "batch_stats": stats}, views, noise)
-    loss, metrics = method.loss(given, wanted)
+    wanted = given if wanted is None else wanted
+    loss, metrics = method.loss(given, wanted if method.target == "online" else jax.lax.stop_gradient(wanted))
     if jnp.shape(loss) != ():
         raise ValueError(f"the loss must be one number for the batch; it has shape {jnp.shape(loss)}: take its mean over the batch")
 

@@ -2,10 +2,12 @@
 
 Facts that differ from other ResNets: 'SAME' padding everywhere (at even sizes a strided convolution pads 0 before and 1 after), the
 stride of a bottleneck in its 3x3 convolution, and a projection shortcut in the first block of every stage, also where shapes agree.
+Weights trained in PyTorch want ``padding="symmetric"`` and, in ResNet-18 and 34, ``shortcut="shape"``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -16,6 +18,15 @@ from flax import linen as nn
 
 # Truncated normal with standard deviation 0.8796 / sqrt(fan_in): the official code does not widen it to make up for the truncation.
 fan_in_init = nn.initializers.variance_scaling(0.87962566103423978**2, "fan_in", "truncated_normal")
+
+
+CHOICES = {
+    "block": ("basic", "bottleneck"),
+    "stem": ("imagenet", "small"),
+    "padding": ("same", "symmetric"),
+    "shortcut": ("first", "shape"),
+    "norm": ("batch", "group"),
+}
 
 
 class Block(nn.Module):
@@ -43,12 +54,12 @@ class Block(nn.Module):
         y = x
         for i, kernel in enumerate(self.kernels):
             stride = self.stride if i == self.kernels.index(3) else 1
-            y = self.conv(self.channels if i == last else inner, (kernel, kernel), strides=stride, name=f"conv_{i}")(y)
+            y = self.conv(self.channels if i == last else inner, kernel, strides=stride, name=f"conv_{i}")(y)
             scale_init = nn.initializers.zeros if i == last and self.zero_init else nn.initializers.ones
             y = self.norm(scale_init=scale_init, name=f"norm_{i}")(y)
             y = nn.relu(y) if i < last else y
         if self.project:
-            x = self.conv(self.channels, (1, 1), strides=self.stride, name="shortcut_conv")(x)
+            x = self.conv(self.channels, 1, strides=self.stride, name="shortcut_conv")(x)
             x = self.norm(name="shortcut_norm")(x)
         return nn.relu(x + y)
 
@@ -58,6 +69,25 @@ class Norm(nn.BatchNorm):
 
     def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
         return super().__call__(_at_least_float32(x), *args, **kwargs).astype(x.dtype)
+
+
+class Groups(nn.GroupNorm):
+    """GroupNorm that normalises at least in float32, and returns the dtype it was given."""
+
+    def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        return super().__call__(_at_least_float32(x), *args, **kwargs).astype(x.dtype)
+
+
+class StandardizedConv(nn.Conv):
+    """A convolution whose kernel, for each output, has mean 0 and variance 1 / fan-in before it is used (arXiv 1903.10520)."""
+
+    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        value = super().param(name, *args, **kwargs)
+        if name != "kernel":
+            return value
+        centred = value - value.mean(axis=(0, 1, 2), keepdims=True)
+        variance = jnp.square(centred).mean(axis=(0, 1, 2), keepdims=True)
+        return centred * jax.lax.rsqrt((variance + 1e-10) * math.prod(value.shape[:3]))
 
 
 class ResNet(nn.Module):
@@ -71,6 +101,12 @@ class ResNet(nn.Module):
       stem: "imagenet" (7x7 stride 2, then 3x3 max pool stride 2) or "small" (3x3 stride 1, no pool).
       stem_channels: outputs of the stem, before ``width``.
       zero_init_last_bn: start every block as the identity; off in the paper.
+      padding: of strided convolutions and the pool: "same" (the official code: what does not divide evenly goes after) or "symmetric"
+        (PyTorch: half a kernel on each side). They differ at even sizes, agree at odd ones.
+      shortcut: a projection in the first block of every stage ("first", the official code), or only where stride or channels change
+        ("shape", PyTorch; the same for bottlenecks of the usual widths).
+      norm: "batch", or "group": GroupNorm of 16 groups after convolutions with standardised kernels; an image then knows no other
+        of its batch (arXiv 2010.10241).
       dtype: dtype of the convolutions (bfloat16 halves the traffic); parameters and batch statistics stay float32.
       bn_axis: mesh axis over which batch statistics are averaged.
     """
@@ -82,33 +118,50 @@ class ResNet(nn.Module):
     stem: Literal["imagenet", "small"] = "imagenet"
     stem_channels: int = 64
     zero_init_last_bn: bool = False
+    padding: Literal["same", "symmetric"] = "same"
+    shortcut: Literal["first", "shape"] = "first"
+    norm: Literal["batch", "group"] = "batch"
     dtype: Any = jnp.float32
     bn_axis: str | None = "data"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         self._check()
-        conv = partial(nn.Conv, use_bias=False, padding="SAME", dtype=self.dtype, kernel_init=fan_in_init)
-        norm = partial(Norm, use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=self.bn_axis)
+        by_batch = self.norm == "batch"
+        kind = nn.Conv if by_batch else StandardizedConv
+        conv = partial(_conv, self.padding, kind=kind, use_bias=False, dtype=self.dtype, kernel_init=fan_in_init)
+        norm: Any = partial(Groups, num_groups=16, epsilon=1e-5)
+        if by_batch:
+            norm = partial(Norm, use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=self.bn_axis)
         kernels = (3, 3) if self.block == "basic" else (1, 3, 1)
         big = self.stem == "imagenet"
 
-        x = conv(self.width * self.stem_channels, (7, 7) if big else (3, 3), strides=2 if big else 1, name="stem_conv")(x)
+        x = conv(self.width * self.stem_channels, 7 if big else 3, strides=2 if big else 1, name="stem_conv")(x)
         x = nn.relu(norm(name="stem_norm")(x))
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME") if big else x
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=_pads(self.padding, 3)) if big else x
         for s, (size, channels) in enumerate(zip(self.stage_sizes, self.channels, strict=True)):
             for b in range(size):
                 stride = 2 if b == 0 and s > 0 else 1
+                project = b == 0 and (self.shortcut == "first" or stride > 1 or x.shape[-1] != self.width * channels)
                 name = f"stage{s}_block{b}"
-                x = Block(self.width * channels, kernels, stride, b == 0, conv, norm, self.zero_init_last_bn, name=name)(x)
+                x = Block(self.width * channels, kernels, stride, project, conv, norm, self.zero_init_last_bn, name=name)(x)
         return _at_least_float32(x).mean(axis=(1, 2))
 
     def _check(self) -> None:
-        for name, value, choices in (("block", self.block, ("basic", "bottleneck")), ("stem", self.stem, ("imagenet", "small"))):
-            if value not in choices:
-                raise ValueError(f"ResNet({name}={value!r}) is not one of {choices}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"ResNet({name}={getattr(self, name)!r}) is not one of {choices}")
         if len(self.stage_sizes) != len(self.channels):
             raise ValueError(f"ResNet has {len(self.stage_sizes)} stage_sizes but {len(self.channels)} channels; give one of each a stage")
+
+
+def _conv(padding: str, features: int, side: int, *, kind: type[nn.Conv] = nn.Conv, **options: Any) -> nn.Conv:
+    return kind(features, (side, side), padding=_pads(padding, side), **options)
+
+
+def _pads(padding: str, side: int) -> Any:
+    """What flax takes as the padding of a kernel of this side; max_pool pads with -inf, as PyTorch's does."""
+    return "SAME" if padding == "same" else ((side // 2, side // 2),) * 2
 
 
 def _at_least_float32(x: jax.Array) -> jax.Array:
