@@ -89,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
         "--to", choices=("safetensors",), required=True, help="safetensors: torchvision's names, with the preprocessing beside it"
     )
     exported.add_argument("--output", metavar="PATH", required=True, help="where to write it")
+    swept = verb("sweep", sweep, "train and measure every point of a study, go on where it stopped, and write its page", workdir)
+    swept.add_argument("study", metavar="SWEEP.py[:SCALE]", help="such as experiments/paper/tau/sweep.py:small")
     verb("report", report, "write a page of curves, pictures and numbers of a run", workdir, step)
     return root
 
@@ -142,3 +144,17 @@ def report(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     from byol_jax import build
 
     print(f"written to {build.report(args.workdir, cfg.override(build.read_spec(args.workdir), overrides), step=args.step)}")
+
+
+def sweep(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    from pathlib import Path
+
+    from byol_jax.config.sweep import load_sweep
+
+    if overrides:
+        raise cfg.ConfigError([f"--config.{overrides[0][0]}: a sweep's points say what is changed; add it to {args.study}"])
+    study, scale, folder = load_sweep(args.study)
+    from byol_jax import build, parallel
+
+    parallel.initialize()
+    print(f"written to {build.sweep(study, scale, folder, Path(args.workdir) / scale)}")

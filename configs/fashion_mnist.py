@@ -30,19 +30,19 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.data.update(source="tfds", path=None, name="fashion_mnist", in_memory=True)
     config.views.update(preset="gray", size=28)
     for view in (config.views.view1, config.views.view2):
-        view.update(crop_area=(0.25, 1.0), flip=0.5)
+        view.update(crop_area=(0.4, 1.0), flip=0.5)
     if variant == "resnet18":
         return _resnet18(config)
-    config.batch_size = 256
-    config.epochs = 6
-    config.encoder.update(name="resnet", block="basic", stages=(1, 1, 1), channels=(16, 32, 64), stem="small")
+    config.batch_size = 128
+    config.epochs = 12
+    config.encoder.update(name="resnet", block="basic", stages=(1, 1), channels=(64, 128), stem="imagenet")
     config.method.update(tau=0.99)
     for head in (config.method.projector, config.method.predictor):
         head.update(hidden=256, out=64)
-    config.optimizer.update(name="adamw", learning_rate=2e-3, weight_decay=1e-4, warmup_epochs=0.5)
-    config.checkpoint.update(every_steps=200)
+    config.optimizer.update(name="adamw", learning_rate=4e-3, weight_decay=1e-4, warmup_epochs=0.5, probe_rate=10.0)
+    config.checkpoint.update(every_steps=400)
     config.evaluation.update(every_epochs=1)
-    config.logging.update(every_steps=20)
+    config.logging.update(every_steps=40)
     return config
 
 

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from byol_jax import build, method, models, views
 from byol_jax import config as cfg
@@ -67,10 +69,12 @@ def test_a_name_gives_that_network(name: str) -> None:
 def test_every_encoder_key_arrives() -> None:
     got = build.encoder(spec(encoder={"name": "resnet18", "width": 3, "stem": "small", "zero_init_last_bn": True, "dtype": "bfloat16"}))
     assert got == models.resnet18(small_inputs=True, width=3, zero_init_last_bn=True, dtype=jnp.dtype("bfloat16"))
-    from_torch = {"padding": "symmetric", "shortcut": "shape"}
-    assert build.encoder(spec(encoder=from_torch)) == models.resnet50(padding="symmetric", shortcut="shape")
+    from_torch = {"padding": "symmetric", "shortcut": "shape", "norm": "group"}
+    assert build.encoder(spec(encoder=from_torch)) == models.resnet50(padding="symmetric", shortcut="shape", norm="group")
     tiny = {"name": "resnet", "block": "bottleneck", "stages": (1, 2), "channels": (8, 16)}
     assert build.encoder(spec(encoder=tiny)) == models.resnet((1, 2), (8, 16), block="bottleneck", small_inputs=False)
+    wide_stem = models.resnet((1, 2), (8, 16), block="bottleneck", small_inputs=False, stem_channels=32)
+    assert build.encoder(spec(encoder=tiny | {"stem_channels": 32})) == wide_stem
 
 
 def test_the_method_and_its_heads() -> None:
@@ -79,6 +83,19 @@ def test_the_method_and_its_heads() -> None:
     assert got.predictor == method.MLP(hidden=6, out=5, layers=2)
     assert (got.num_classes, got.loss) == (9, method.regression_loss)
     assert build.byol(spec(method__probe=False), classes=9).num_classes == 0
+
+
+def test_the_switches_of_the_ablations() -> None:
+    """No predictor, no target network, negatives: SimCLR (the value of its loss: tests/method/test_ablations.py)."""
+    got = build.byol(spec(method={"predictor": {"layers": 0}, "target": "online", "beta": 1.0, "temperature": 0.5}))
+    assert (got.predictor, got.target) == (method.NoHead(), "online")
+    one = method.Outputs(None, *(jnp.asarray([[[1.0, 0.0]], [[0.0, 1.0]]]),) * 2)
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
+    value = jax.shard_map(lambda pair: got.loss(pair, pair)[0], mesh=mesh, in_specs=P(None, "data"), out_specs=P(), check_vma=False)
+    assert float(value(one)) == 4.0  # S = 0 for a batch of one: 2 + 2, and ln exp 0 = 0
+    free = build.byol(spec(method={"projector": {"norm": "none"}, "predictor": {"norm": "group"}, "normalization": "none"}))
+    assert (free.projector.norm, free.predictor.norm) == ("none", "group")
+    assert float(free.loss(one._replace(prediction=3 * one.prediction), one)[0]) == 20.0  # |(3, 0) - (0, 1)|^2 twice
 
 
 def test_lengths_by_hand() -> None:
@@ -119,6 +136,19 @@ def test_the_optimizer_is_the_named_one(name: str) -> None:
             update, state = tx.update(grads, state, params)
         updates.append(update)
     chex.assert_trees_all_close(*updates, rtol=1e-6)
+
+
+def test_factors_on_rates_only_where_they_are_not_one() -> None:
+    params = {"online": {"encoder": jnp.ones(2), "predictor": jnp.ones(2)}, "probe": jnp.ones(2)}
+    plain, chosen = (
+        build.optimizer(spec(optimizer={"name": "sgd", "weight_decay": 0.0, **more}), lambda step: jnp.float32(0.5))
+        for more in ({}, {"predictor_rate": 4.0, "probe_rate": 3})
+    )
+    update, _ = chosen.update(params, chosen.init(params), params)
+    assert jax.tree.map(lambda leaf: float(leaf[0]), update) == {"online": {"encoder": -0.5, "predictor": -2.0}, "probe": -1.5}
+    assert jax.tree.structure(plain.init(params)) == jax.tree.structure(method.sgd(lambda step: 0.5).init(params)), (
+        "old checkpoints still fit"
+    )
 
 
 def test_sources_by_name(tmp_path: Path) -> None:

@@ -74,8 +74,10 @@ def test_overrides_are_taken_out_in_both_spellings() -> None:
     [
         ([], "the following arguments are required: VERB"),
         (["pretain"], "invalid choice: 'pretain'"),
-        (["pretrain", "--workdir", "x"], "the following arguments are required: --config"),
-        (["pretrain", "--conf", "x"], "the following arguments are required: --workdir, --config"),
+        (["pretrain", "--config", "x"], "the following arguments are required: --workdir"),
+        (["pretrain", "--conf", "x"], "the following arguments are required: --workdir"),
+        (["convert", "--from", "torchvision", "x"], "invalid choice: 'torchvision'"),
+        (["convert", "x"], "the following arguments are required: --from, --to"),
         (["evaluate", "kmeans", "--workdir", "x"], "invalid choice: 'kmeans'"),
         (["show"], "one of the arguments --config --workdir is required"),
         (["show", "--config", "x", "--config.seed"], "--config.seed needs a value"),
@@ -105,7 +107,7 @@ def test_traceback_on_request(tmp_path: Path) -> None:
         cli.main(["evaluate", "knn", "--traceback", "--workdir", str(tmp_path)])
 
 
-@pytest.mark.parametrize("verb", [["evaluate", "knn"], ["evaluate", "fewlabels"], ["report"], ["show"]])
+@pytest.mark.parametrize("verb", [["pretrain"], ["evaluate", "knn"], ["evaluate", "fewlabels"], ["report"], ["show"]])
 def test_a_folder_without_a_run(verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*verb, "--workdir", str(tmp_path)) == 2
     assert f"--workdir {tmp_path}: there is no run in it" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def test_the_defaults_are_the_papers() -> None:
     assert (optimizer.name, optimizer.learning_rate, optimizer.weight_decay, optimizer.warmup_epochs) == ("lars", 0.2, 1.5e-6, 10)
     assert (optimizer.momentum, optimizer.trust_coefficient, optimizer.accumulate) == (0.9, 1e-3, 1)
     assert (got.method.tau, got.method.tau_schedule, got.method.loss) == (0.996, "cosine", "regression")
-    assert dataclasses.astuple(got.method.projector) == dataclasses.astuple(got.method.predictor) == (4096, 256, 2)
+    assert dataclasses.astuple(got.method.projector) == dataclasses.astuple(got.method.predictor) == (4096, 256, 2, "batch")
     assert (got.encoder.name, got.encoder.width, got.encoder.stem, got.encoder.zero_init_last_bn) == ("resnet50", 1, "imagenet", False)
     assert got.views.recipe() == views.imagenet(224)
 
@@ -118,6 +118,22 @@ def test_all_errors_come_at_once() -> None:
         ({"epochs": None}, "epochs = None and steps = None: set exactly one of them"),
         ({"steps": 5}, "steps = 5 and epochs = 100: set exactly one of them, the other to None"),
         ({"epochs": 0}, "epochs = 0: it must be above 0"),
+        (
+            {"method__projector__layers": 0},
+            "method.projector.layers = 0: a projector has at least 1 linear layer; only a predictor can be left out",
+        ),
+        (
+            {"method__predictor": {"norm": "group", "hidden": 100}},
+            "method.predictor.hidden = 100: with norm = 'group' a multiple of 16; the nearest valid is 96",
+        ),
+        (
+            {"method": {"beta": 0.5, "normalization": "layer"}},
+            "method.beta = 0.5: negatives need method.loss = 'regression' and method.normalization = 'l2'",
+        ),
+        (
+            {"method": {"loss": "my.mod:fn", "normalization": "none"}},
+            "method.normalization = 'none': your own loss 'my.mod:fn' normalises as it likes; leave 'l2'",
+        ),
         ({"batch_size": True}, "batch_size = True: it must be a whole number"),
         ({"batch_size": 2.5}, "batch_size = 2.5: it must be a whole number"),
         ({"seed": -1}, "seed = -1: it must be between 0 and 2147483647"),
@@ -171,6 +187,10 @@ def test_all_errors_come_at_once() -> None:
         (
             {"encoder__stages": (1, 1)},
             "encoder.stages = (1, 1) with encoder.name = 'resnet50': that is fixed by the name; use encoder.name = 'resnet' for your own",
+        ),
+        (
+            {"encoder__stem_channels": 8},
+            "encoder.stem_channels = 8 with encoder.name = 'resnet50': that is fixed by the name; use encoder.name = 'resnet' for your own",
         ),
         (
             {"encoder__name": "resnet", "encoder__stages": (1, 1), "encoder__channels": (8,), "encoder__block": "basic"},

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from byol_jax import views
+from byol_jax.convert.haiku import params_tree, stats_tree
 from byol_jax.evaluate import Encoder, Features
 from byol_jax.evaluate.linear import Classifier, score
 from byol_jax.evaluate.sgd import Layers, init_layers, sgd_step
@@ -18,7 +19,6 @@ from byol_jax.method.probe import in_top_k
 from byol_jax.models import resnet18
 
 GOLDEN = Path(os.environ.get("BYOL_GOLDEN_DIR", Path(__file__).parent / "golden"))
-KEYS = {"w": "kernel", "scale": "scale", "offset": "bias", "mean_ema": "mean", "var_ema": "var"}
 
 
 @pytest.fixture(scope="module")
@@ -48,31 +48,12 @@ def embeddings(golden, rule, salt):
     return [encoder(golden["view1_u8"]), encoder(golden["view2_u8"])]
 
 
-def _flax_path(module):
-    """``res_net18/~/block_group_G/~/block_B/~/batchnorm_I`` -> ("stageG_blockB", "norm_I"), and the like."""
-    parts = [p.replace("batchnorm", "norm").replace("initial", "stem") for p in module.split("/~/")[1:]]
-    return parts if len(parts) == 1 else [f"stage{parts[0][-1]}_block{parts[1][-1]}", parts[2]]
-
-
 def _variables(rule, salt):
     table = json.loads((GOLDEN / "f_table_ResNet18_small.json").read_text())
-    variables = {"params": {}, "batch_stats": {}}
-
-    def put(kind, module, key, value):
-        node = variables[kind]
-        for part in _flax_path(module):
-            node = node.setdefault(part, {})
-        node[KEYS[key]] = value
-
-    for module, leaves in table["params"].items():
-        for key, shape in leaves.items() if module.startswith("res_net") else ():
-            value = rule.param(module, key, shape, salt=salt)
-            put("params", module, key, value if key == "w" else value.reshape(-1))
-    for module, leaves in table["state"].items():
-        if module.startswith("res_net"):
-            norm, key = module.rsplit("/~/", 1)
-            put("batch_stats", norm, key, rule.state(module, "average", leaves["average"], salt=salt).reshape(-1))
-    return variables
+    encoder = {kind: {m: leaves for m, leaves in table[kind].items() if m.startswith("res_net")} for kind in ("params", "state")}
+    params = {m: {n: rule.param(m, n, shape, salt=salt) for n, shape in leaves.items()} for m, leaves in encoder["params"].items()}
+    averages = {m: {"average": rule.state(m, "average", leaves["average"], salt=salt)} for m, leaves in encoder["state"].items()}
+    return {"params": params_tree(params)["encoder"], "batch_stats": stats_tree(averages)["encoder"]}
 
 
 def test_four_steps(golden, rule, salt, embeddings):

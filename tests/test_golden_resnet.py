@@ -25,12 +25,12 @@ from jax.sharding import PartitionSpec as P
 
 from byol_jax import method as m
 from byol_jax import models
+from byol_jax.convert.haiku import LEAVES, params_tree, path_of, stats_tree
 from byol_jax.method.norms import apply_to_views
 from byol_jax.method.state import ByolState
 from byol_jax.views import IMAGENET_MEAN, IMAGENET_STD
 
 GOLDEN = Path(os.environ.get("BYOL_GOLDEN_DIR", Path(__file__).parent / "golden"))
-LEAF = {"w": "kernel", "b": "bias", "scale": "scale", "offset": "bias", "mean_ema": "mean", "var_ema": "var"}
 
 
 # The fixtures: weights by rule, under the official names, and where each of them stands in our trees.
@@ -51,24 +51,6 @@ def drawn(salt: str, prefix: str, module: str, name: str, shape: list[int]) -> n
     return z.astype(np.float32)
 
 
-def path_of(module: str) -> list[str]:
-    """``res_net18/~/block_group_2/~/block_0/~/batchnorm_1`` -> ["encoder", "stage2_block0", "norm_1"]; heads and classifier alike."""
-    head, *rest = module.replace("/~/", "/").split("/")
-    if head == "classifier":
-        return ["probe"]
-    if head in ("projector", "predictor"):
-        return [head, {"linear": "linear_0", "batch_norm": "norm_0", "linear_1": "linear_1"}[rest[0]]]
-    layer = rest[-1].replace("initial", "stem").replace("batchnorm", "norm")
-    block = ["stage{}_block{}".format(*(part.split("_")[-1] for part in rest[:2]))] if len(rest) == 3 else []
-    return ["encoder", *block, layer]
-
-
-def put(tree: dict, path: list[str], value: np.ndarray) -> None:
-    for part in path[:-1]:
-        tree = tree.setdefault(part, {})
-    tree[path[-1]] = value
-
-
 def at(tree: dict, path: list[str]) -> np.ndarray:
     for part in path:
         tree = tree[part]
@@ -76,12 +58,12 @@ def at(tree: dict, path: list[str]) -> np.ndarray:
 
 
 def param_at(params: dict, module: str, name: str) -> np.ndarray:
-    return at(params, [*path_of(module), LEAF[name]])
+    return at(params, [*path_of(module), LEAVES[name]])
 
 
 def stat_at(stats: dict, module: str) -> np.ndarray:
     owner, _, kind = module.rpartition("/~/")
-    return at(stats, [*path_of(owner), LEAF[kind]])
+    return at(stats, [*path_of(owner), LEAVES[kind]])
 
 
 def load(name: str) -> SimpleNamespace:
@@ -107,22 +89,17 @@ def build(fixture: SimpleNamespace, dtype: type) -> m.Byol:
 
 def weights(fixture: SimpleNamespace, prefix: str, dtype: type) -> dict:
     """{"encoder", "projector", "predictor", "probe"} for the online ("") or target ("target:") network."""
-    tree: dict = {}
-    for module, names in fixture.table["params"].items():
-        for name, shape in names.items():
-            value = drawn(fixture.config.get("rule_salt", ""), prefix, module, name, shape)
-            put(tree, [*path_of(module), LEAF[name]], (value if name == "w" else value.reshape(-1)).astype(dtype))
-    return tree
+    salt = fixture.config.get("rule_salt", "")
+    return params_tree(
+        {m: {n: drawn(salt, prefix, m, n, s).astype(dtype) for n, s in leaves.items()} for m, leaves in fixture.table["params"].items()}
+    )
 
 
 def running(fixture: SimpleNamespace, dtype: type, *, zero: bool) -> dict:
     """Batch statistics: by rule, or all 0, as the official ones start. From 0, ours are their ``hidden``: not yet debiased."""
-    tree: dict = {}
-    for module, names in fixture.table["state"].items():
-        value = drawn(fixture.config.get("rule_salt", ""), "", module, "average", names["average"]).reshape(-1)
-        owner, _, kind = module.rpartition("/~/")
-        put(tree, [*path_of(owner), LEAF[kind]], (value * (0 if zero else 1)).astype(dtype))
-    return tree
+    salt, factor = fixture.config.get("rule_salt", ""), 0 if zero else 1
+    table = fixture.table["state"].items()
+    return stats_tree({m: {"average": (drawn(salt, "", m, "average", leaves["average"]) * factor).astype(dtype)} for m, leaves in table})
 
 
 def images(fixture: SimpleNamespace, dtype: type) -> dict:

@@ -14,12 +14,12 @@ from flax.traverse_util import flatten_dict
 
 from byol_jax import method as m
 from byol_jax import models
+from byol_jax.convert.haiku import LEAVES, path_of
 
 GOLDEN = Path(os.environ.get("BYOL_GOLDEN_DIR", Path(__file__).parent / "golden"))
 TABLES = json.loads((GOLDEN / "f_tables_full.json").read_text()) | json.loads((GOLDEN / "f_tables_full_wide.json").read_text())
 TINY = partial(models.resnet, (1, 1, 1, 1), (8, 8, 8, 8), small_inputs=False, stem_channels=64)
 OURS = {"ResNet18": models.resnet18, "ResNet50": models.resnet50, "ResNet200": models.resnet200, "TinyResNet": TINY}
-LEAVES = {"w": "kernel", "b": "bias", "scale": "scale", "offset": "bias", "mean_ema": "mean", "var_ema": "var"}
 
 
 def ours(name: str, head: dict) -> m.ByolState:
@@ -32,14 +32,7 @@ def ours(name: str, head: dict) -> m.ByolState:
 
 
 def our_name(module: str) -> str:
-    """``res_net50/~/block_group_3/~/block_1/~/batchnorm_0`` -> encoder/stage3_block1/norm_0, and the like."""
-    head, *rest = module.replace("/~/", "/").split("/")
-    if head in ("projector", "predictor"):
-        return f"{head}/{ {'linear': 'linear_0', 'batch_norm': 'norm_0', 'linear_1': 'linear_1'}[rest[0]] }"
-    layer = rest[-1].replace("initial", "stem").replace("batchnorm", "norm")
-    return "/".join(
-        ["encoder", *(["stage{}_block{}".format(*(part.split("_")[-1] for part in rest[:2]))] if len(rest) == 3 else []), layer]
-    )
+    return "/".join(path_of(module))
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -19,6 +19,7 @@ from byol_jax.build.objects import (
 )
 from byol_jax.build.runs import EVALUATIONS, claim, evaluation, farewell, load_encoder, pretrain, read_spec, report
 from byol_jax.build.show import describe
+from byol_jax.build.sweep import sweep
 
 __all__ = [
     "EVALUATIONS",
@@ -42,6 +43,7 @@ __all__ = [
     "read_spec",
     "report",
     "steps",
+    "sweep",
     "tau",
     "test_source",
     "train_source",

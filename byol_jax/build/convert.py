@@ -138,7 +138,7 @@ def summary(file: str, workdir: str | Path, spec: Spec, weights: Weights) -> str
     if weights.classifier:
         lines.append("  classifier: {} numbers an image, {} classes".format(*weights.classifier["kernel"].shape))
     lines.append(f"  training on: {_training_on(spec, weights)}")
-    lines += ["assumed, for the file does not say it (--config.KEY=... sets another value):"] if origin.get("assumed") else []
+    lines += ["assumed, where no --config.KEY=... said otherwise, for the file does not say:"] if origin.get("assumed") else []
     lines += [f"  - {text}" for text in origin.get("assumed", [])]
     verbs = ["show", "evaluate knn", "evaluate linear", *(["pretrain"] if weights.state else [])]
     return "\n".join([*lines, f"written to {workdir}; next:", *(f"  byol-jax {verb} --workdir {workdir}" for verb in verbs)])

@@ -17,7 +17,7 @@ from byol_jax import data, method, models
 from byol_jax.config import ConfigError, Spec
 from byol_jax.config.check import nearest
 from byol_jax.config.rules import is_own
-from byol_jax.config.spec import DataSpec
+from byol_jax.config.spec import DataSpec, HeadSpec, MethodSpec, OptimizerSpec
 from byol_jax.views import Views
 
 
@@ -99,6 +99,7 @@ def encoder(spec: Spec) -> nn.Module:
         "zero_init_last_bn": chosen.zero_init_last_bn,
         "padding": chosen.padding,
         "shortcut": chosen.shortcut,
+        "norm": chosen.norm,
         "dtype": jnp.dtype(chosen.dtype),
     }
     if chosen.name == "resnet":
@@ -109,10 +110,21 @@ def encoder(spec: Spec) -> nn.Module:
 
 def byol(spec: Spec, classes: int = 0) -> method.Byol:
     """The method; with ``method.probe`` and classes above 0, a linear probe learns along."""
-    loss = method.regression_loss if spec.method.loss == "regression" else own("method.loss", spec.method.loss)
-    dtype = jnp.dtype(spec.encoder.dtype)
-    heads = {name: method.MLP(**asdict(getattr(spec.method, name)), dtype=dtype) for name in ("projector", "predictor")}
-    return method.Byol(encoder=encoder(spec), loss=loss, num_classes=classes if spec.method.probe else 0, **heads)
+    classes = classes if spec.method.probe else 0
+    heads = {name: _head(getattr(spec.method, name), spec.encoder.dtype) for name in ("projector", "predictor")}
+    return method.Byol(encoder=encoder(spec), loss=_loss(spec.method), num_classes=classes, target=spec.method.target, **heads)
+
+
+def _head(chosen: HeadSpec, dtype: str) -> nn.Module:
+    return method.MLP(**asdict(chosen), dtype=jnp.dtype(dtype)) if chosen.layers else method.NoHead()
+
+
+def _loss(chosen: MethodSpec) -> method.Loss:
+    if chosen.loss != "regression":
+        return own("method.loss", chosen.loss)
+    if chosen.beta:
+        return method.contrastive_loss(chosen.beta, chosen.temperature)
+    return method.normalized_regression_loss(chosen.normalization)
 
 
 def training_views(spec: Spec) -> Views | Callable[..., Any]:
@@ -156,8 +168,13 @@ def learning_rate(spec: Spec, examples: int) -> optax.Schedule:
 
 
 def optimizer(spec: Spec, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """LARS, AdamW or SGD at this rate."""
+    """LARS, AdamW or SGD at this rate, multiplied for the parts that have a factor of their own."""
     chosen = spec.optimizer
+    factors = {name: factor for name in ("predictor", "probe") if (factor := getattr(chosen, f"{name}_rate")) != 1}
+    return method.multiply_rates(_optimizer(chosen, schedule), factors) if factors else _optimizer(chosen, schedule)
+
+
+def _optimizer(chosen: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransformation:
     if chosen.name == "lars":
         options = {"momentum": chosen.momentum, "trust_coefficient": chosen.trust_coefficient}
         return method.lars(schedule, weight_decay=chosen.weight_decay, **options)

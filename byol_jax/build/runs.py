@@ -142,7 +142,7 @@ def load_encoder(workdir: str | Path, *, step: int | None = None, spec: Spec | N
     return evaluate.Encoder(objects.encoder(spec), variables, spec.views.recipe(), mesh)
 
 
-def _test_or_error(spec: Spec) -> Any:
+def test_or_error(spec: Spec) -> Any:
     test = objects.test_source(spec)
     if test is None:
         key = "data.test_path" if spec.data.source == "folder" else "data.test_split"
@@ -151,11 +151,11 @@ def _test_or_error(spec: Spec) -> Any:
 
 
 def _knn(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Result]:
-    return {"knn": evaluate.knn(encoder, objects.labelled_source(spec), _test_or_error(spec))}
+    return {"knn": evaluate.knn(encoder, objects.labelled_source(spec), test_or_error(spec))}
 
 
 def _linear(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Result]:
-    train, test = (evaluate.features(encoder, source) for source in (objects.labelled_source(spec), _test_or_error(spec)))
+    train, test = (evaluate.features(encoder, source) for source in (objects.labelled_source(spec), test_or_error(spec)))
     return {"linear": evaluate.linear_features(train, test), "linear_sgd": evaluate.sgd_features(train, test)}
 
 
@@ -164,7 +164,7 @@ def _collapse(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Resul
 
 
 def _fewlabels(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Result]:
-    sources = objects.labelled_source(spec), _test_or_error(spec)
+    sources = objects.labelled_source(spec), test_or_error(spec)
     views = spec.views.recipe()
     untrained = evaluate.Encoder.untrained(objects.encoder(spec), views, seed=spec.seed)
 

@@ -11,12 +11,13 @@ from byol_jax import views as recipes
 from byol_jax.config.check import nearest
 
 if TYPE_CHECKING:
-    from byol_jax.config.spec import Form
+    from byol_jax.config.spec import EncoderSpec, Form
 
 Broken = Iterator[tuple[tuple[str, ...], str]]
 
 ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200", "resnet")
 SOURCES = ("digits", "idx", "npz", "folder", "tfds")
+SHAPE = ("width", "stem", "block", "stages", "channels", "stem_channels")
 OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # my_pkg.mod:Name
 
 
@@ -110,22 +111,54 @@ def _encoder(form: Form) -> Broken:
             ("encoder.channels", "encoder.stages"),
             f"encoder.channels = {encoder.channels}: it must have one entry for each of encoder.stages = {encoder.stages}",
         )
+    if encoder.norm == "group" and encoder.channels and any(_inner(encoder, channels) % 16 for channels in encoder.channels):
+        share = "a multiple of 64 (16 groups of the inner quarter)" if encoder.block == "bottleneck" else "a multiple of 16, the groups"
+        yield (
+            ("encoder.channels", "encoder.norm"),
+            f"encoder.channels = {encoder.channels} with encoder.norm = 'group': each must be {share}",
+        )
     if encoder.args and encoder.name in ENCODERS:
         yield (
             ("encoder.args", "encoder.name"),
             f"encoder.args = {encoder.args!r}: only your own encoder ('my_pkg.mod:Name') takes arguments",
         )
     if is_own(encoder.name):
-        fields = ("width", "stem", "block", "stages", "channels", "stem_channels", "zero_init_last_bn", "padding", "shortcut", "dtype")
-        for name in fields:
+        for name in (*SHAPE, "zero_init_last_bn", "padding", "shortcut", "norm", "dtype"):
             value = getattr(encoder, name)
             if value != type(encoder).__dataclass_fields__[name].default:
                 given = f"your own encoder {encoder.name!r} is given encoder.args alone; put it there"
                 yield (f"encoder.{name}", "encoder.name"), f"encoder.{name} = {value!r}: {given}"
 
 
+def _inner(encoder: EncoderSpec, channels: int) -> int:
+    """The fewest channels that a stage normalises."""
+    return encoder.width * (channels // 4 if encoder.block == "bottleneck" else channels)
+
+
 def _method(form: Form) -> Broken:
     projector, predictor = form.method.projector, form.method.predictor
+    if projector.layers < 1:
+        yield (
+            ("method.projector.layers",),
+            "method.projector.layers = 0: a projector has at least 1 linear layer; only a predictor can be left out",
+        )
+    for name, head in (("projector", projector), ("predictor", predictor)):
+        if head.norm == "group" and head.layers > 1 and head.hidden % 16:
+            near = f"the nearest valid is {max(round(head.hidden / 16), 1) * 16}"
+            yield (
+                (f"method.{name}.hidden", f"method.{name}.norm"),
+                f"method.{name}.hidden = {head.hidden}: with norm = 'group' a multiple of 16; {near}",
+            )
+    if form.method.beta and (form.method.loss != "regression" or form.method.normalization != "l2"):
+        yield (
+            ("method.beta", "method.loss", "method.normalization"),
+            f"method.beta = {form.method.beta}: negatives need method.loss = 'regression' and method.normalization = 'l2'",
+        )
+    if form.method.normalization != "l2" and form.method.loss != "regression":
+        yield (
+            ("method.normalization", "method.loss"),
+            f"method.normalization = {form.method.normalization!r}: your own loss {form.method.loss!r} normalises as it likes; leave 'l2'",
+        )
     if projector.out != predictor.out:
         yield (
             ("method.predictor.out", "method.projector.out"),

@@ -79,26 +79,36 @@ class EncoderSpec:
     zero_init_last_bn: bool = False
     padding: Literal["same", "symmetric"] = "same"  # symmetric: weights from PyTorch
     shortcut: Literal["first", "shape"] = "first"  # projection in the first block of a stage, or only where the shape changes (PyTorch)
+    norm: Literal["batch", "group"] = "batch"  # group: GroupNorm and standardised kernels, no batch statistics
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters and batch statistics stay float32
     args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """An MLP of ``layers`` linear layers."""
+    """An MLP of ``layers`` linear layers; a predictor of 0 layers is none."""
 
     hidden: int = ruled(4096, at_least(1))
     out: int = ruled(256, at_least(1))
-    layers: int = ruled(2, between(1, 8))
+    layers: int = ruled(2, between(0, 8))
+    norm: Literal["batch", "group", "none"] = "batch"  # of the hidden layers
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """The heads, the loss ("regression" or "my_pkg.mod:fn"), the target's rate, and whether a linear probe learns along."""
+    """The heads, the loss ("regression" or "my_pkg.mod:fn"), the target and its rate, and whether a linear probe learns along.
+
+    The switches of the paper's ablations are ``target`` and a predictor of 0 layers (Table 19), ``normalization`` (Table 20), ``beta`` and
+    ``temperature`` (equation 8, Table 18), ``optimizer.predictor_rate`` (Table 21) and a constant ``tau`` (Table 5a).
+    """
 
     projector: HeadSpec = field(default_factory=HeadSpec)
     predictor: HeadSpec = field(default_factory=HeadSpec)
     loss: str = "regression"
+    normalization: Literal["l2", "layer", "batch", "none"] = "l2"  # of the vectors that the regression compares
+    beta: float = ruled(0.0, at_least(0))  # weight of the negatives; 0 is BYOL
+    temperature: float = ruled(0.1, above(0))  # of the negatives, the paper's alpha
+    target: Literal["ema", "stop_gradient", "online"] = "ema"  # whose projections are predicted
     tau: float = ruled(0.996, between(0, 1))
     tau_schedule: Literal["cosine", "constant"] = "cosine"
     probe: bool = True  # without labels there is none
@@ -115,6 +125,8 @@ class OptimizerSpec:
     warmup_steps: int | None = ruled(None, at_least(0))
     momentum: float = ruled(0.9, between(0, 1))  # lars and sgd
     trust_coefficient: float = ruled(1e-3, above(0))  # lars
+    predictor_rate: float = ruled(1.0, at_least(0))  # factor on the predictor's learning rate
+    probe_rate: float = ruled(1.0, at_least(0))  # factor on the online probe's
     accumulate: int = ruled(1, at_least(1))  # micro-batches a step
 
 

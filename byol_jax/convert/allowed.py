@@ -110,6 +110,13 @@ def _encode(spend: Spend, text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes(_: Spend, *content: Any) -> bytes:
+    """How protocol 2 writes b""."""
+    if content:
+        refuse("makes bytes from something else")
+    return b""
+
+
 def _record(_: Spend, name: Any, fields: Any, module: Any, defaults: Any = None) -> Record:
     del name, module, defaults
     if not isinstance(fields, tuple) or not all(isinstance(f, str) for f in fields):
@@ -129,6 +136,7 @@ CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     **{(module, "scalar"): _scalar for module in _MULTIARRAY},
     ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
     ("dill._dill", "_create_array"): _whole_array,
     ("dill._dill", "_create_namedtuple"): _record,
     ("jax._src.array", "_reconstruct_array"): _whole_array,

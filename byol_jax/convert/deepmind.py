@@ -80,26 +80,26 @@ def _encoder(params: Any, state: Any) -> tuple[dict[str, Any], haiku.Shapes, dic
 def _linear(experiment: dict[str, Any], step: int) -> Weights:
     """The frozen encoder and the classifier trained on it."""
     fields, shapes, variables = _encoder(_modules(experiment, LINEAR), _modules(experiment, "backbone_state"))
-    classifier = _modules(experiment, "classif_params").get("linear", {})
-    classes = np.shape(classifier.get("b", ()))[-1:] or (0,)
-    wanted: haiku.Shapes = {"linear": {"w": (_width(shapes), *classes), "b": classes}}
-    haiku.check({"linear": classifier}, wanted, "the linear classifier on this encoder")
-    leaves = haiku.chosen({"linear": classifier}, wanted)["linear"]
-    origin = {
-        "format": "deepmind",
-        "kind": "linear evaluation",
-        "step": step,
-        "classes": classes[0],
-        "assumed": _assumed(fields, classes[0]),
-    }
-    return Weights(fields, variables, {"kernel": leaves["w"], "bias": leaves["b"]}, dict(PREPROCESS), origin)
+    classifier = _classifier(_modules(experiment, "classif_params"), "linear", shapes)
+    classes = len(classifier["bias"])
+    assumed = _assumed(fields, classes)
+    origin = {"format": "deepmind", "kind": "linear evaluation", "step": step, "classes": classes, "assumed": assumed}
+    return Weights(fields, variables, classifier, dict(PREPROCESS), origin)
+
+
+def _classifier(modules: dict[str, Any], module: str, shapes: haiku.Shapes) -> dict[str, np.ndarray]:
+    classes = np.shape(modules.get(module, {}).get("b", ()))[-1:] or (0,)
+    wanted: haiku.Shapes = {module: {"w": (_width(shapes), *classes), "b": classes}}
+    haiku.check({module: modules.get(module, {})}, wanted, "a linear classifier on this encoder")
+    leaves = haiku.chosen(modules, wanted)[module]
+    return {"kernel": leaves["w"], "bias": leaves["b"]}
 
 
 def _pretraining(experiment: dict[str, Any], step: int) -> Weights:
     """The encoder, and all else where it is there."""
     params = _modules(experiment, PRETRAINING)
     fields, shapes, variables = _encoder(params, _modules(experiment, "online_state"))
-    probe = haiku.params_tree({"classifier": params["classifier"]})["probe"] if "classifier" in params else None
+    probe = _classifier(params, "classifier", shapes) if "classifier" in params else None
     classes = len(probe["bias"]) if probe else 0
     assumed = _assumed(fields, classes)
     origin: dict[str, Any] = {"format": "deepmind", "kind": "pretraining", "step": step, "classes": classes, "assumed": assumed}
@@ -145,7 +145,7 @@ def _width(shapes: haiku.Shapes) -> int:
 
 
 def _assumed(fields: dict[str, Any], classes: int) -> list[str]:
-    assumed = ["that it was trained on ImageNet" + ("" if classes == 1000 else f", though its classifier has {classes} classes")]
+    assumed = ["that it was trained on ImageNet" + ("" if classes in (0, 1000) else f", though its classifier has {classes} classes")]
     assumed += ["images of 224 px, normalised as the official code does for ImageNet"]
     if fields.get("block") == "basic" or fields["name"] in ("resnet18", "resnet34"):
         text = "that the stride of a block stands in its first convolution, as in haiku since 0.0.4 (April 2021); before, in its second"

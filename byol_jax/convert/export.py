@@ -29,11 +29,13 @@ def to_safetensors(path: str | Path, module: Any, variables: Any, *, views: View
       the two files.
 
     Raises:
-      ConvertError: not a ResNet of ours, another ending, or the package safetensors is missing.
+      ConvertError: not a ResNet of ours with batch norms, another ending, or the package safetensors is missing.
     """
     path = Path(path)
     if not isinstance(module, ResNet):
         raise ConvertError(f"{type(module).__name__}: only a ResNet has torchvision's names; take another format")
+    if module.norm != "batch":
+        raise ConvertError(f"encoder.norm = {module.norm!r}: torchvision's ResNets have batch norms; take another format")
     if path.suffix != ".safetensors":
         raise ConvertError(f"{path}: the file's name must end in .safetensors")
     save_file = needed("safetensors.numpy", "safetensors", path).save_file

@@ -169,7 +169,7 @@ class _Machine:
             array = array_of(state)
             self.memo.update(dict.fromkeys(target.keys, array))
             self.stack.append(array)
-        elif isinstance(target, np.dtype) and is_plain(state):
-            self.stack.append(target)
+        elif isinstance(target, np.dtype):
+            self.stack.append(target if is_plain(state) else refuse("has an array of structured or big-endian numbers"))
         else:
             refuse(f"sets attributes of a {word(target)}")

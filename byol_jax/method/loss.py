@@ -1,16 +1,22 @@
-"""The regression loss (paper, equation 2): the online prediction of one view against the target's projection of the other."""
+"""Losses: one view predicts the other's projection (paper, equation 2), variants of it, and the bridge to contrastive learning."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
 
+from byol_jax.method.placement import AXIS
 from byol_jax.method.precision import at_least_float32
 
 if TYPE_CHECKING:
     from byol_jax.method.network import Outputs
+
+Normalization = Literal["l2", "layer", "batch", "none"]
+_EPSILON = 1e-5  # of the layer and batch normalisations' variance
 
 
 def normalize(x: jax.Array) -> jax.Array:
@@ -39,3 +45,65 @@ def regression_loss(online: Outputs, target: Outputs) -> tuple[jax.Array, dict[s
     loss = regression(online.prediction, other).mean(axis=1).sum()
     cosine = jnp.sum(normalize(online.prediction) * normalize(other), axis=-1).mean(axis=1)
     return loss, {"cosine_1": cosine[0], "cosine_2": cosine[1]}
+
+
+def normalized_regression_loss(normalization: Normalization) -> Callable[[Outputs, Outputs], tuple[jax.Array, dict[str, jax.Array]]]:
+    """The regression loss with vectors made comparable in another way than by their length (paper Table 20).
+
+    "l2" is ``regression_loss`` itself; "layer" takes each vector's own mean and standard deviation out of it, "batch" those of every
+    coordinate over the global batch, both divided by sqrt(P) so that a squared length is about 1 as with "l2"; "none" compares raw outputs.
+    """
+    if normalization == "l2":
+        return regression_loss
+    if normalization not in ("layer", "batch", "none"):
+        raise ValueError(f"normalization = {normalization!r}: choose l2, layer, batch or none")
+
+    def loss(online: Outputs, target: Outputs) -> tuple[jax.Array, dict[str, jax.Array]]:
+        _, cosines = regression_loss(online, target)
+        given, wanted = _standardize(online.prediction, normalization), _standardize(target.projection[::-1], normalization)
+        return jnp.square(given - wanted).sum(axis=-1).mean(axis=1).sum(), cosines
+
+    return loss
+
+
+def _standardize(x_VxBxP: jax.Array, over: str) -> jax.Array:
+    x = at_least_float32(x_VxBxP)
+    if over == "none":
+        return x
+    mean = partial(jnp.mean, axis=-1, keepdims=True) if over == "layer" else _batch_mean
+    centred = x - mean(x)
+    return centred * jax.lax.rsqrt((mean(centred * centred) + _EPSILON) * x.shape[-1])
+
+
+def _batch_mean(x_VxBxP: jax.Array) -> jax.Array:
+    return jax.lax.pmean(x_VxBxP.mean(axis=1, keepdims=True), AXIS)
+
+
+def contrastive_loss(beta: float, temperature: float) -> Callable[[Outputs, Outputs], tuple[jax.Array, dict[str, jax.Array]]]:
+    """Equation 8 of the paper: BYOL at ``beta`` 0, SimCLR at ``beta`` 1 without target and predictor. Runs inside ``shard_map``.
+
+    A term, for S(u, w) the cosine of the online prediction of u and the target's projection of w, is
+    2 - 2 mean_i S(v_i, v'_i) + 2 beta t mean_i ln(sum_{j != i} exp(S(v_i, v_j) / t) + sum_j exp(S(v_i, v'_j) / t)),
+    where j runs over the global batch (each micro-batch on its own). The two terms, one for either view, are summed. t is the temperature,
+    the paper's alpha; the constant 2 makes ``beta`` 0 equal to ``regression_loss``.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature = {temperature}: must be above 0")
+
+    def loss(online: Outputs, target: Outputs) -> tuple[jax.Array, dict[str, jax.Array]]:
+        attraction, metrics = regression_loss(online, target)
+        crowd = _crowding(normalize(online.prediction), normalize(target.projection), temperature)
+        return attraction + 2 * beta * temperature * crowd.mean(axis=1).sum(), metrics | {"crowding": crowd.mean()}
+
+    return loss
+
+
+def _crowding(given_2xBxP: jax.Array, wanted_2xBxP: jax.Array, temperature: float) -> jax.Array:
+    """The logarithm in equation 8, [2, B]: how close each example is to all others of the global batch, and to its own other view."""
+    rows = given_2xBxP.shape[1]
+    everyone = jax.lax.all_gather(wanted_2xBxP, AXIS, axis=1, tiled=True)
+    own = jax.lax.axis_index(AXIS) * rows + jnp.arange(rows)
+    same = jnp.einsum("vip,vjp->vij", given_2xBxP, everyone) / temperature
+    other = jnp.einsum("vip,vjp->vij", given_2xBxP, everyone[::-1]) / temperature
+    same = jnp.where(own[:, None] == jnp.arange(everyone.shape[1]), -jnp.inf, same)
+    return jax.nn.logsumexp(jnp.concatenate([same, other], axis=-1), axis=-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 from flax import linen as nn
@@ -21,6 +21,7 @@ class Outputs(NamedTuple):
     prediction: Any  # q(z): [B, P], what the online network says of the target's projection
 
 
+Target = Literal["ema", "stop_gradient", "online"]
 Loss = Callable[[Outputs, Outputs], tuple[jax.Array, dict[str, jax.Array]]]
 
 
@@ -51,9 +52,11 @@ class Byol:
       encoder: any ``nn.Module`` called as ``encoder(x, train)`` and returning [B, D].
       projector, predictor: modules of the same signature; the paper's 4096-256 heads by default.
       loss: ``fn(online, target) -> (scalar, metrics)`` on ``Outputs`` whose leaves are [2, B, ...], view first;
-        no gradient flows into ``target``.
+        no gradient flows into ``target``, unless that is "online".
       num_classes: above 0, a linear probe learns the labels from the detached embedding during training.
         It tells how good the embedding is; it teaches the encoder nothing.
+      target: whose projections are predicted: "ema", the target network (BYOL); "stop_gradient", the online network's own, as constants;
+        "online", the same with their gradient, as SimCLR does (paper Table 19). The last two leave the target network out of the loss.
     """
 
     encoder: nn.Module
@@ -61,6 +64,11 @@ class Byol:
     predictor: nn.Module = field(default_factory=MLP)
     loss: Loss = regression_loss
     num_classes: int = 0
+    target: Target = "ema"
+
+    def __post_init__(self) -> None:
+        if self.target not in get_args(Target):
+            raise ValueError(f"Byol(target={self.target!r}): choose {', '.join(get_args(Target))}")
 
     def network(self) -> Network:
         # copies: one module given twice (a head as projector and predictor) would share its weights

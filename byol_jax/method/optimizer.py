@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -56,3 +57,18 @@ def sgd(learning_rate: Rate, *, weight_decay: float = 0.0, momentum: float = 0.9
         optax.add_decayed_weights(weight_decay, is_weight),
         optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
     )
+
+
+def multiply_rates(tx: optax.GradientTransformation, factors: Mapping[str, float]) -> optax.GradientTransformation:
+    """``tx`` with the learning rate of some parts multiplied: {"predictor": 10.0} is the paper's study without a moving average (Table 21).
+
+    A part is named as anywhere in the trained tree: "probe", or one below "online" ("encoder", "projector", "predictor").
+    """
+
+    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        def scale(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+            return leaf * math.prod(factors.get(str(getattr(entry, "key", entry)), 1.0) for entry in path[:2])
+
+        return jax.tree.map_with_path(scale, updates), state
+
+    return optax.chain(tx, optax.GradientTransformation(lambda params: optax.EmptyState(), update))

@@ -18,15 +18,19 @@ def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     return behind.sum(axis=-1) >= jnp.where(jnp.isnan(own[:, 0]), logits.shape[-1], logits.shape[-1] - k)
 
 
-def probe_metrics(logits: jax.Array, labels: jax.Array, axis_name: str) -> dict[str, jax.Array]:
-    """Cross-entropy, top-1 and top-5 of logits [B, C] against labels int[B]; inside ``shard_map``.
+def labelled_share(labels: jax.Array, axis_name: str) -> jax.Array:
+    """The share of rows with a label (0 or more) in the global batch; inside ``shard_map``, of this device's int[B]."""
+    return jax.lax.pmean((labels >= 0).mean(dtype=jnp.float32), axis_name)
 
-    A label below 0 means that there is none. The mean over devices of what is returned is the mean over the labelled rows of the
-    global batch; without any, it is 0.
+
+def probe_metrics(logits: jax.Array, labels: jax.Array, share: jax.Array) -> dict[str, jax.Array]:
+    """Cross-entropy, top-1 and top-5 of logits [B, C] against labels int[B], where a label below 0 means that there is none.
+
+    ``share`` of the rows of the global batch have one. The mean, over devices and micro-batches, of what is returned is the mean over
+    the labelled rows of the global batch; without any, it is 0.
     """
     labelled = labels >= 0
-    share = jax.lax.pmean(labelled.mean(dtype=logits.dtype), axis_name)
-    weight = labelled.astype(logits.dtype) / jnp.where(share > 0, share, 1)
+    weight = labelled.astype(logits.dtype) / jnp.where(share > 0, share, 1).astype(logits.dtype)
     safe = jnp.where(labelled, labels, 0)
     return {
         "probe_loss": (weight * optax.softmax_cross_entropy_with_integer_labels(logits, safe)).mean(),

@@ -26,7 +26,7 @@ from byol_jax.method.diagnostics import embedding_std
 from byol_jax.method.network import Byol, Outputs
 from byol_jax.method.norms import apply_to_views, check_norms
 from byol_jax.method.placement import AXIS, born_replicated, data_mesh
-from byol_jax.method.probe import probe_metrics
+from byol_jax.method.probe import labelled_share, probe_metrics
 from byol_jax.method.state import ByolState
 
 Metrics = dict[str, jax.Array]
@@ -91,7 +91,7 @@ def make_train_step(
 
     Args:
       ema: tau by step, such as ``ema_decay(0.996, steps)``.
-      augment: ``(keys[b], batch) -> {"view1", "view2"[, "label"]}``, run on each device on its own rows; None if the batch has the views.
+      augment: ``(keys[b], batch) -> {"view1", "view2"}``, run on each device on its own rows; None if the batch has the views.
       key: what the augmentations are drawn from.
       mesh: devices, with an axis named "data"; all devices if None.
       accumulate: micro-batches a step. Gradients are averaged over them, batch statistics move with each; parameters and
@@ -148,19 +148,22 @@ def _gradients(
 ) -> tuple[Any, Any, Any, Metrics]:
     """Inside shard_map: the rows of one device in; gradients, batch statistics (online, target) and metrics of the whole batch out."""
     network = method.network()
+    share = labelled_share(labels_of(batch), AXIS) if method.num_classes else None
 
     def micro_step(stats: tuple[Any, Any], part: tuple[Batch, jax.Array]) -> tuple[tuple[Any, Any], tuple[Any, Metrics]]:
         online_stats, target_stats = stats
         batch, keys = part
-        batch = augment(keys, batch)
-        view1, view2 = both_views(batch)
+        view1, view2 = both_views(augment(keys, batch))
         check_norms(network, view1, AXIS, devices)
         views = jax.tree.map(lambda *pair: jnp.stack(pair), view1, view2)
 
         noise1, noise2 = jax.random.split(jax.random.fold_in(keys[0], 1))
-        frozen = {"params": state.target["params"], "batch_stats": target_stats}
-        wanted, target_stats = apply_to_views(network, frozen, views, noise1)
-        objective = partial(_objective, method, online_stats, views, noise2, jax.lax.stop_gradient(wanted), batch)
+        wanted = None
+        if method.target == "ema":
+            frozen = {"params": state.target["params"], "batch_stats": target_stats}
+            wanted, target_stats = apply_to_views(network, frozen, views, noise1)
+        answers = (labels_of(batch), share) if method.num_classes else None
+        objective = partial(_objective, method, online_stats, views, noise2, wanted, answers)
         grads, (online_stats, metrics) = jax.grad(objective, has_aux=True)(state.trained)
         return (online_stats, target_stats), (grads, metrics)
 
@@ -173,18 +176,19 @@ def _gradients(
 
 
 def _objective(
-    method: Byol, stats: Any, views: Any, noise: jax.Array, wanted: Outputs, batch: Batch, trained: dict[str, Any]
+    method: Byol, stats: Any, views: Any, noise: jax.Array, wanted: Outputs | None, answers: Any, trained: dict[str, Any]
 ) -> tuple[jax.Array, tuple[Any, Metrics]]:
-    """What is minimised over ``trained``: BYOL's loss, and the probe's, which ends at the embedding."""
+    """What is minimised over ``trained``: BYOL's loss, and the probe's, which ends at the embedding and learns from ``answers``."""
     given, stats = apply_to_views(method.network(), {"params": trained["online"], "batch_stats": stats}, views, noise)
-    loss, metrics = method.loss(given, wanted)
+    wanted = given if wanted is None else wanted
+    loss, metrics = method.loss(given, wanted if method.target == "online" else jax.lax.stop_gradient(wanted))
     if jnp.shape(loss) != ():
         raise ValueError(f"the loss must be one number for the batch; it has shape {jnp.shape(loss)}: take its mean over the batch")
 
     embedding = jax.lax.stop_gradient(given.embedding[0])
     metrics = {**metrics, "loss": loss, "embedding_std": embedding_std(embedding, AXIS)}
-    if method.num_classes:
+    if answers is not None:
         logits: Any = method.probe().apply({"params": trained["probe"]}, embedding)
-        metrics |= probe_metrics(logits, labels_of(batch), AXIS)
+        metrics |= probe_metrics(logits, *answers)
         loss = loss + metrics["probe_loss"]
     return loss, (stats, metrics)

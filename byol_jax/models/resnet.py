@@ -7,6 +7,7 @@ Weights trained in PyTorch want ``padding="symmetric"`` and, in ResNet-18 and 34
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -24,6 +25,7 @@ CHOICES = {
     "stem": ("imagenet", "small"),
     "padding": ("same", "symmetric"),
     "shortcut": ("first", "shape"),
+    "norm": ("batch", "group"),
 }
 
 
@@ -69,6 +71,25 @@ class Norm(nn.BatchNorm):
         return super().__call__(_at_least_float32(x), *args, **kwargs).astype(x.dtype)
 
 
+class Groups(nn.GroupNorm):
+    """GroupNorm that normalises at least in float32, and returns the dtype it was given."""
+
+    def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        return super().__call__(_at_least_float32(x), *args, **kwargs).astype(x.dtype)
+
+
+class StandardizedConv(nn.Conv):
+    """A convolution whose kernel, for each output, has mean 0 and variance 1 / fan-in before it is used (arXiv 1903.10520)."""
+
+    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        value = super().param(name, *args, **kwargs)
+        if name != "kernel":
+            return value
+        centred = value - value.mean(axis=(0, 1, 2), keepdims=True)
+        variance = jnp.square(centred).mean(axis=(0, 1, 2), keepdims=True)
+        return centred * jax.lax.rsqrt((variance + 1e-10) * math.prod(value.shape[:3]))
+
+
 class ResNet(nn.Module):
     """ResNet v1 without a classifier: images [B, H, W, 3] -> embeddings [B, width * channels[-1]], at least float32.
 
@@ -84,6 +105,8 @@ class ResNet(nn.Module):
         (PyTorch: half a kernel on each side). They differ at even sizes, agree at odd ones.
       shortcut: a projection in the first block of every stage ("first", the official code), or only where stride or channels change
         ("shape", PyTorch; the same for bottlenecks of the usual widths).
+      norm: "batch", or "group": GroupNorm of 16 groups after convolutions with standardised kernels; an image then knows no other
+        of its batch (arXiv 2010.10241).
       dtype: dtype of the convolutions (bfloat16 halves the traffic); parameters and batch statistics stay float32.
       bn_axis: mesh axis over which batch statistics are averaged.
     """
@@ -97,14 +120,19 @@ class ResNet(nn.Module):
     zero_init_last_bn: bool = False
     padding: Literal["same", "symmetric"] = "same"
     shortcut: Literal["first", "shape"] = "first"
+    norm: Literal["batch", "group"] = "batch"
     dtype: Any = jnp.float32
     bn_axis: str | None = "data"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         self._check()
-        conv = partial(_conv, self.padding, use_bias=False, dtype=self.dtype, kernel_init=fan_in_init)
-        norm = partial(Norm, use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=self.bn_axis)
+        by_batch = self.norm == "batch"
+        kind = nn.Conv if by_batch else StandardizedConv
+        conv = partial(_conv, self.padding, kind=kind, use_bias=False, dtype=self.dtype, kernel_init=fan_in_init)
+        norm: Any = partial(Groups, num_groups=16, epsilon=1e-5)
+        if by_batch:
+            norm = partial(Norm, use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=self.bn_axis)
         kernels = (3, 3) if self.block == "basic" else (1, 3, 1)
         big = self.stem == "imagenet"
 
@@ -127,8 +155,8 @@ class ResNet(nn.Module):
             raise ValueError(f"ResNet has {len(self.stage_sizes)} stage_sizes but {len(self.channels)} channels; give one of each a stage")
 
 
-def _conv(padding: str, features: int, side: int, **options: Any) -> nn.Conv:
-    return nn.Conv(features, (side, side), padding=_pads(padding, side), **options)
+def _conv(padding: str, features: int, side: int, *, kind: type[nn.Conv] = nn.Conv, **options: Any) -> nn.Conv:
+    return kind(features, (side, side), padding=_pads(padding, side), **options)
 
 
 def _pads(padding: str, side: int) -> Any:

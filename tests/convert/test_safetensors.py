@@ -84,5 +84,7 @@ def test_what_a_user_of_the_file_is_told(module: models.ResNet, words: list[str]
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(convert.ConvertError, match="Dense: only a ResNet has torchvision's names"):
         export.to_safetensors(tmp_path / "x.safetensors", nn.Dense(2), {}, views=RECIPE, source={})
+    with pytest.raises(convert.ConvertError, match=r"encoder\.norm = 'group': torchvision's ResNets have batch norms"):
+        export.to_safetensors(tmp_path / "x.safetensors", models.resnet(norm="group"), {}, views=RECIPE, source={})
     with pytest.raises(convert.ConvertError, match=r"must end in \.safetensors"):
         export.to_safetensors(tmp_path / "x.pth", models.resnet(), {}, views=RECIPE, source={})

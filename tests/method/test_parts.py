@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from byol_jax import method as m
 from byol_jax.method import target
 from byol_jax.method.batch import micro_batches
-from byol_jax.method.probe import in_top_k, probe_metrics
+from byol_jax.method.probe import in_top_k, labelled_share, probe_metrics
 
 
 def outputs(prediction: list, projection: list) -> m.Outputs:
@@ -87,6 +87,17 @@ def test_lars_step_by_hand() -> None:
         np.testing.assert_allclose(update["b"], [-10 * momentum * 2], rtol=1e-6)
 
 
+def test_rates_multiplied_by_part() -> None:
+    """SGD of rate 1, gradients of 1: the update is minus the factor, in the named parts only, not in an encoder's layer so named."""
+    leaf = {"w": jnp.ones(2)}
+    params = {"online": {"encoder": {"probe": leaf}, "projector": leaf, "predictor": leaf}, "probe": leaf}
+    tx = m.multiply_rates(optax.sgd(1.0), {"predictor": 10.0, "probe": 0.0})
+    update, _ = tx.update(params, tx.init(params), params)
+    found = {name: -float(part["w"][0]) for name, part in {**update["online"], **update["online"]["encoder"]}.items() if "w" in part}
+    assert found == {"projector": 1, "predictor": 10, "probe": 1}
+    assert update["probe"]["w"].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize(("layers", "names"), [(1, ["linear_0"]), (2, ["linear_0", "linear_1", "norm_0"])])
 def test_heads(layers: int, names: list[str]) -> None:
     params = m.MLP(8, 4, layers=layers).init(jax.random.key(0), jnp.ones((2, 6)), True)["params"]
@@ -115,7 +126,7 @@ def test_probe_metrics_are_means_over_the_labelled_rows_of_all_devices() -> None
     logits = jax.nn.one_hot(jnp.asarray([0, 1, 2, 0, 0, 0, 1, 2]), 7) * 9
     labels = jnp.asarray([0, 1, 2, -1, -1, -1, -1, 0])
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
-    local = lambda logits, labels: jax.lax.pmean(probe_metrics(logits, labels, "data"), "data")  # noqa: E731
+    local = lambda logits, labels: jax.lax.pmean(probe_metrics(logits, labels, labelled_share(labels, "data")), "data")  # noqa: E731
     over_devices = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(P("data"), P("data")), out_specs=P(), check_vma=False))
     metrics = over_devices(logits, labels)
     rows = np.asarray([0, 1, 2, 7])

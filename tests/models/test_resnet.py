@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from byol_jax import models
-from byol_jax.models.resnet import _conv
+from byol_jax.models.resnet import StandardizedConv, _conv
 
 TINY = {"stage_sizes": (1, 1), "channels": (8, 16)}
 
@@ -131,6 +132,26 @@ def test_bfloat16_keeps_parameters_statistics_and_output_float32() -> None:
     assert 0 < float(jnp.abs(out - expected).max()) < 0.05  # computed in bfloat16 indeed, and no worse than that
     for a, b in zip(jax.tree.leaves(changed), jax.tree.leaves(expected_stats), strict=True):
         np.testing.assert_allclose(a, b, rtol=0.02, atol=0.01)
+
+
+def test_standardised_kernels_by_numpy() -> None:
+    """Mean 0 and variance 1 / 27 of each output's 27 weights, whatever the parameter is."""
+    conv = StandardizedConv(4, (3, 3), use_bias=False)
+    kernel = np.random.default_rng(1).normal(3, 2, size=(3, 3, 3, 4)).astype(np.float32)
+    expected = (kernel - kernel.mean((0, 1, 2))) / kernel.std((0, 1, 2)) / 27**0.5
+    got = conv.apply({"params": {"kernel": kernel}}, IMAGES)
+    plain = nn.Conv(4, (3, 3), use_bias=False).apply({"params": {"kernel": expected}}, IMAGES)
+    np.testing.assert_allclose(got, plain, atol=1e-5)
+
+
+def test_groups_know_no_other_image() -> None:
+    """Without batch statistics an image's embedding is its own, in training too; with them it is not."""
+    for norm, independent in (("group", True), ("batch", False)):
+        model = models.ResNet((1, 1), (16, 32), "basic", stem="small", stem_channels=16, norm=norm, bn_axis=None)
+        variables = born(model)
+        assert ("batch_stats" in variables) != independent
+        alone, together = (model.apply(variables, images, True, mutable=["batch_stats"])[0] for images in (IMAGES[:2], IMAGES))
+        assert np.allclose(alone, together[:2], atol=1e-5) == independent
 
 
 def test_settings_that_do_not_exist() -> None:

@@ -1,0 +1,91 @@
+"""Runs a sweep, point after point, going on where it stopped, and writes its page."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from byol_jax import evaluate, parallel
+from byol_jax.build import objects, runs
+from byol_jax.config import ConfigError, Spec
+from byol_jax.config.sweep import Point, Sweep
+from byol_jax.report.sweep import write_page
+from byol_jax.train.loop import Diverged
+
+RESULTS = "results.jsonl"
+
+
+def sweep(study: Sweep, scale: str, folder: Path, workdir: Path, say: Callable[[str], None] = print) -> Path:
+    """Trains and measures every point that ``folder/results.jsonl`` does not hold yet, seed by seed, and writes the page anew after each.
+
+    A point whose run diverged is a result too: it is noted and the sweep goes on.
+
+    Args:
+      folder: of the sweep's file, for its results and page.
+      workdir: for the runs, one folder each; an interrupted run goes on from its checkpoint.
+
+    Returns:
+      The page's path.
+    """
+    todo = [(seed, point) for seed in study.scales[scale].seeds for point in study.at(scale)]
+    for number, (seed, point) in enumerate(todo, 1):
+        known = {(row["scale"], row["point"], row["seed"]) for row in results(folder)}
+        if (scale, point.name, seed) in known:
+            continue
+        say(f"[{number}/{len(todo)}] {point.name}, seed {seed}")
+        row = {"scale": scale, "point": point.name, "seed": seed, **measure(study.spec(point, scale, seed), workdir / _place(point, seed))}
+        if parallel.is_main():
+            with (folder / RESULTS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            write_page(study, results(folder), folder)
+    return write_page(study, results(folder), folder)
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """The rows measured so far. Raises ConfigError for a line that cannot be read: a result is not dropped in silence."""
+    file = folder / RESULTS
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.exists() else [], 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ConfigError(
+                [f"{file}, line {number}: is no JSON ({error}); mend it or delete the line, and that point runs again"]
+            ) from error
+    return rows
+
+
+def _place(point: Point, seed: int) -> Path:
+    return Path(re.sub(r"[^\w.=-]+", "_", point.name).strip("_")) / f"seed{seed}"
+
+
+def measure(spec: Spec, workdir: Path) -> dict[str, Any]:
+    """Trains as configured and judges the features; {"metrics": shares, ...} or, where the run diverged, {"diverged": why, ...}."""
+    began = time.monotonic()
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    try:
+        run = runs.pretrain(spec, workdir)
+    except Diverged as error:
+        return {"diverged": str(error), "device": device}
+    trained = time.monotonic() - began
+    spread: dict[str, float] = {name: run.metrics[name] for name in ("loss", "embedding_std", "rankme") if name in run.metrics}
+    metrics = {**accuracies(spec, runs.load_encoder(workdir, spec=spec)), **spread}
+    return {"metrics": metrics, "steps": run.step, "train_seconds": round(trained, 1), "device": device}
+
+
+def accuracies(spec: Spec, encoder: evaluate.Encoder) -> dict[str, float]:
+    """Top-1 by k-NN (k = 20), by L-BFGS with all labels and with 10 a class (mean of 3 draws), and by the paper's SGD."""
+    train, test = evaluate.features(encoder, objects.labelled_source(spec)), evaluate.features(encoder, runs.test_or_error(spec))
+    few = evaluate.few_labels({"BYOL": (train, test)}, labels=(10,))
+    return {
+        "knn": evaluate.knn_features(train, test, k=20).top1[20],
+        "linear": evaluate.linear_features(train, test).top1,
+        "linear_10": few.mean("BYOL", "linear", 10),
+        "linear_sgd": evaluate.sgd_features(train, test).top1,
+    }

@@ -1,0 +1,115 @@
+"""Sweeps: the studies of the repository resolve, one runs to its page and goes on where it stopped, and mistakes are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from byol_jax import build, cli
+from byol_jax import config as cfg
+from byol_jax.build.sweep import results
+from byol_jax.config.sweep import Point, Scale, Sweep, load_sweep
+from byol_jax.report.sweep import cell, write_page
+
+ROOT = Path(__file__).parents[1]
+STUDIES = sorted(str(file.relative_to(ROOT)) for file in ROOT.glob("experiments/paper/*/sweep.py"))
+TINY = """
+from byol_jax.config.sweep import Point, Scale, Sweep
+
+SIZES = {"epochs": None, "steps": 2, "optimizer.warmup_epochs": None, "encoder.stages": (1,), "encoder.channels": (8,), "batch_size": 16,
+         "method.projector.hidden": 16, "method.predictor.hidden": 16, "evaluation.monitor_examples": 64, "logging.every_steps": 1}
+TOO_FAST = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e37}
+SWEEP = Sweep(
+    title="Rates",
+    source="Table 0",
+    points=(Point("slow", "1.0", {"optimizer.learning_rate": 1e-3}), Point("too fast", "0.1", TOO_FAST)),
+    scales={"small": Scale("CONFIG", SIZES, seeds=(0,), about="two steps")},
+    metrics={"small": "knn"},
+)
+"""
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_of_the_paper_resolves_at_both_scales(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for scale in ("paper", "small"):
+        study, chosen, folder = load_sweep(f"{name}:{scale}")  # checks every point
+        assert (chosen, folder.name) == (scale, Path(name).parent.name)
+    baseline = study.spec(study.points[0], "paper", 0)
+    assert (baseline.encoder.name, baseline.epochs, baseline.batch_size, baseline.optimizer.learning_rate) == ("resnet50", 300, 4096, 0.3)
+
+
+def test_there_are_studies() -> None:
+    assert {"augmentations", "tau", "target", "batch_size"} <= {Path(name).parent.name for name in STUDIES}
+
+
+def test_the_paper_s_simclr_and_batch_of_64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    target, _, _ = load_sweep("experiments/paper/target/sweep.py")
+    simclr = next(target.spec(point, "paper", 2) for point in target.points if "SimCLR" in point.name)
+    got = simclr.method.predictor.layers, simclr.method.target, simclr.method.beta, simclr.method.temperature, simclr.seed
+    assert got == (0, "online", 1.0, 0.1, 2)
+    batch, _, _ = load_sweep("experiments/paper/batch_size/sweep.py")
+    last = batch.points[-1]
+    assert (last.name, last.paper, batch.spec(last, "paper", 0).optimizer.accumulate) == ("1/64 (64)", "59.7 ± 1.5", 64)
+    assert last not in batch.at("small")
+
+
+def test_a_sweep_runs_notes_what_diverged_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "study" / "sweep.py"
+    file.parent.mkdir()
+    file.write_text(TINY.replace("CONFIG", str(ROOT / "configs/digits.py")))
+    words = ["sweep", str(file), "--workdir", str(tmp_path / "runs")]
+    with pytest.raises(SystemExit) as left:
+        cli.main(words)
+    assert left.value.code == 0
+    rows = [json.loads(line) for line in (file.parent / "results.jsonl").read_text().splitlines()]
+    assert [(row["point"], row["seed"]) for row in rows] == [("slow", 0), ("too fast", 0)]
+    assert set(rows[0]["metrics"]) == {"knn", "linear", "linear_10", "linear_sgd", "loss", "embedding_std", "rankme"}
+    assert rows[0]["steps"] == 2
+    assert rows[1]["diverged"].startswith("step 1: the loss is nan")
+    page = (file.parent / "results.md").read_text()
+    assert f"| slow | 1.0 | {100 * rows[0]['metrics']['knn']:.1f} (one seed) | {rows[0]['metrics']['rankme']:.1f} |" in page
+    assert "| too fast | 0.1 |  1 diverged |  |" in page
+    assert (file.parent / "results.png").stat().st_size > 1000
+
+    (file.parent / "results.jsonl").write_text(json.dumps(rows[1]) + "\n")  # the first is forgotten: it alone is measured again
+    capsys.readouterr()
+    build.sweep(*load_sweep(str(file))[:2], file.parent, tmp_path / "runs" / "small")
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")] == ["[1/2] slow, seed 0"]
+    again = [json.loads(line) for line in (file.parent / "results.jsonl").read_text().splitlines()]
+    assert again[1]["metrics"] == rows[0]["metrics"]  # its run stood in the working folder
+
+
+def test_the_page_by_hand(tmp_path: Path) -> None:
+    study = Sweep(
+        "Study", "Table 1", (Point("a", "70.0"), Point("b", at={"big": None})), {"big": Scale("x.py"), "desk": Scale("y.py")},
+        {"big": "linear", "desk": "knn"},
+    )  # fmt: skip
+    rows = [{"scale": "desk", "point": "a", "seed": s, "metrics": {"knn": top1, "rankme": 3.0}} for s, top1 in enumerate((0.5, 0.7))]
+    assert cell(study, rows, "desk", "a") == "60.0 ± 10.0"
+    assert cell(study, rows, "big", "a") == "not run yet"
+    assert cell(study, rows, "big", "b") == "not at this scale"
+    page = write_page(study, rows, tmp_path).read_text()
+    assert "| a | 70.0 | not run yet | 60.0 ± 10.0 |  | 3.0 |" in page
+
+
+def test_mistakes_in_a_sweep(tmp_path: Path) -> None:
+    def refuse(text: str, name: str = "sweep.py", source: str = TINY) -> None:
+        (tmp_path / "sweep.py").write_text(source.replace("CONFIG", str(ROOT / "configs/digits.py")))
+        with pytest.raises(cfg.ConfigError) as caught:
+            load_sweep(str(tmp_path / name))
+        assert text in str(caught.value)
+
+    refuse("scale 'smal' must be one of small (did you mean 'small'?)", "sweep.py:smal")
+    refuse("there is no file", "sweeep.py")
+    refuse("defines no SWEEP", source="x = 1")
+    refuse("metrics['small'] = 'top1': must be one of knn, linear", source=TINY.replace('"knn"}', '"top1"}'))
+    refuse("point 'slow': there are 2 of this name", source=TINY.replace("too fast", "slow"))
+    wrong = TINY.replace('{"optimizer.learning_rate": 1e-3}', '{"optimizer.learning_rat": 1}')
+    refuse("point 'slow' at scale small: optimizer.learning_rat = 1: there is no such key (did you mean", source=wrong)
+    (tmp_path / "results.jsonl").write_text("{}\n{half")
+    with pytest.raises(cfg.ConfigError, match=r"line 2: is no JSON"):
+        results(tmp_path)
