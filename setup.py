@@ -28,6 +28,7 @@ DATA = [
 ]
 TENSORBOARD = ["tensorboardX>=2.6"]
 WANDB = ["wandb>=0.19"]
+PARQUET = ["pyarrow>=17"]
 TEST = ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"]
 
 setup(
@@ -46,7 +47,8 @@ setup(
         "tpu": ["jax[tpu]>=0.10"],
         "tensorboard": TENSORBOARD,
         "wandb": WANDB,
-        "dev": [*TEST, *TENSORBOARD, *WANDB],
+        "parquet": PARQUET,
+        "dev": [*TEST, *TENSORBOARD, *WANDB, *PARQUET],
     },
     entry_points={"console_scripts": ["byol-jax = byol_jax.cli:main"]},
 )
