@@ -29,6 +29,7 @@ DATA = [
 TENSORBOARD = ["tensorboardX>=2.6"]
 WANDB = ["wandb>=0.19"]
 SAFETENSORS = ["safetensors>=0.5"]
+PARQUET = ["pyarrow>=17"]
 TEST = ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"]
 
 setup(
@@ -49,7 +50,8 @@ setup(
         "wandb": WANDB,
         "safetensors": SAFETENSORS,
         "torch": ["torch>=2.4", *SAFETENSORS],
-        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS],
+        "parquet": PARQUET,
+        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET],
     },
     entry_points={"console_scripts": ["byol-jax = byol_jax.cli:main"]},
 )

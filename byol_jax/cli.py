@@ -89,6 +89,10 @@ def parser() -> argparse.ArgumentParser:
         "--to", choices=("safetensors",), required=True, help="safetensors: torchvision's names, with the preprocessing beside it"
     )
     exported.add_argument("--output", metavar="PATH", required=True, help="where to write it")
+    embedded = verb("embed", embed, "write the embeddings of images to a file; goes on where it was stopped", workdir, step)
+    embedded.add_argument("--input", required=True, metavar="WHAT", help="a folder of images, FILE.npz[:SPLIT] or tfds:NAME[:SPLIT]")
+    embedded.add_argument("--output", required=True, metavar="FILE", help="ends in .npz or .parquet")
+    embedded.add_argument("--batch-size", type=int, default=256, metavar="N", help="images a process sends to its devices at a time (256)")
     swept = verb("sweep", sweep, "train and measure every point of a study, go on where it stopped, and write its page", workdir)
     swept.add_argument("study", metavar="SWEEP.py[:SCALE]", help="such as experiments/paper/tau/sweep.py:small")
     verb("report", report, "write a page of curves, pictures and numbers of a run", workdir, step)
@@ -144,6 +148,16 @@ def report(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     from byol_jax import build
 
     print(f"written to {build.report(args.workdir, cfg.override(build.read_spec(args.workdir), overrides), step=args.step)}")
+
+
+def embed(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    from byol_jax import build, parallel
+
+    parallel.initialize()
+    spec = cfg.override(build.read_spec(args.workdir), overrides)
+    path = build.embed(args.workdir, spec, args.input, args.output, step=args.step, batch_size=args.batch_size)
+    if parallel.is_main():
+        print(f"written to {path}")
 
 
 def sweep(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -158,6 +158,15 @@ def test_a_run_from_pretraining_to_evaluation(
     assert (result["classes"], result["test_examples"]) == (2, 20)
     assert (workdir / "evaluation" / "knn.json").is_file()
 
+    images = tmp_path / "images.npz"
+    assert run("embed", "--workdir", str(workdir), "--input", f"{images}:test", "--output", str(tmp_path / "e.npz")) == 0
+    with np.load(tmp_path / "e.npz") as embedded, np.load(images) as given:
+        expected = byol_jax.build.load_encoder(workdir)(given["test_images"])
+        np.testing.assert_allclose(embedded["embedding"], expected, atol=1e-5)
+        assert embedded["label"].tolist() == given["test_labels"].tolist()
+    assert run("embed", "--workdir", str(workdir), "--input", "nowhere", "--output", str(tmp_path / "f.npz")) == 2
+    assert "--input nowhere: there is no such folder; give a folder of images" in capsys.readouterr().err
+
     asked: list[tuple[int, int, int]] = []
 
     def write_report(folder: str, encoder: byol_jax.Encoder, source: Any, recipe: Any, *, test: Any) -> Path:

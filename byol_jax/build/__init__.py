@@ -1,6 +1,7 @@
 """From a checked configuration to objects, runs and results. Everything above it is words (``cli``), everything below it is code."""
 
 from byol_jax.build.convert import READERS, convert
+from byol_jax.build.embedding import embed
 from byol_jax.build.export import FORMATS, export
 from byol_jax.build.objects import (
     byol,
@@ -29,6 +30,7 @@ __all__ = [
     "claim",
     "convert",
     "describe",
+    "embed",
     "encoder",
     "evaluation",
     "export",

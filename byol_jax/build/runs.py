@@ -142,6 +142,15 @@ def load_encoder(workdir: str | Path, *, step: int | None = None, spec: Spec | N
     return evaluate.Encoder(objects.encoder(spec), variables, spec.views.recipe(), mesh)
 
 
+def checkpoint_step(workdir: str | Path, step: int | None = None) -> int:
+    """The step of the checkpoint that ``load_encoder`` takes."""
+    checkpoints = Checkpoints(Path(workdir) / "checkpoints", read_only=True)
+    try:
+        return int(checkpoints.note(step)["step"])
+    finally:
+        checkpoints.close()
+
+
 def test_or_error(spec: Spec) -> Any:
     test = objects.test_source(spec)
     if test is None:

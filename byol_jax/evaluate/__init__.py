@@ -5,6 +5,7 @@ other names from its full path.
 """
 
 from byol_jax.evaluate.collapse import CollapseResult, collapse, collapse_features
+from byol_jax.evaluate.embed import embed
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, pixels
 from byol_jax.evaluate.fewlabels import FewLabelsResult, few_labels
@@ -23,6 +24,7 @@ __all__ = [
     "Result",
     "collapse",
     "collapse_features",
+    "embed",
     "features",
     "few_labels",
     "knn",

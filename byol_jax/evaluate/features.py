@@ -47,7 +47,7 @@ class Features:
         return Features(self.embedding[index], self.label[index], self.index[index])
 
 
-def features(encoder: Encoder, source: Any, *, batch_size: int = 256) -> Features:
+def features(encoder: Encoder, source: Any, *, batch_size: int = 256, max_bad_share: float = 0.01) -> Features:
     """Embeds every example of a source, the last partial batch included.
 
     With several processes each embeds its share and all of them get the whole.
@@ -56,11 +56,12 @@ def features(encoder: Encoder, source: Any, *, batch_size: int = 256) -> Feature
       encoder: the frozen encoder.
       source: a data set (``__len__`` and ``__getitem__``), see ``byol_jax.data``.
       batch_size: rows this process sends to its devices at a time.
+      max_bad_share: largest share of files that may be undecodable; these are left out, as ``index`` shows.
 
     Returns:
       Features of all N examples in the source's order.
     """
-    return _collect(source, encoder.views, batch_size, lambda images: encoder(images, pad_to=batch_size))
+    return _collect(source, encoder.views, batch_size, lambda images: encoder(images, pad_to=batch_size), max_bad_share)
 
 
 def pixels(source: Any, views: Views, *, batch_size: int = 256, max_size: int = 32) -> Features:
@@ -90,9 +91,11 @@ def labelled(*sets: Features) -> int:
     return int(max(part.label.max() for part in sets)) + 1
 
 
-def _collect(source: Any, views: Views, batch_size: int, embed: Callable[[np.ndarray], np.ndarray]) -> Features:
+def _collect(
+    source: Any, views: Views, batch_size: int, embed: Callable[[np.ndarray], np.ndarray], max_bad_share: float = 0.01
+) -> Features:
     shard = Shard(jax.process_index(), jax.process_count())
-    batches = eval_batches(source, views, batch_size=batch_size * shard.count, shard=shard)
+    batches = eval_batches(source, views, batch_size=batch_size * shard.count, shard=shard, max_bad_share=max_bad_share)
     parts = [(embed(batch["image"]), batch["label"], batch["index"]) for batch in batches]
     embedding, label, index = gather_rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     order = np.argsort(index, kind="stable")

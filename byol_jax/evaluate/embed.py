@@ -1,0 +1,175 @@
+"""Embeddings of a whole data set in a file, part after part, so that a long pass goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from byol_jax.data.records import WindowedSource
+from byol_jax.data.source import subset
+from byol_jax.evaluate.encoder import Encoder
+from byol_jax.evaluate.features import Features, features
+
+SUFFIXES = (".npz", ".parquet")
+PART = 8192  # examples a part: what an interruption costs at most
+Say = Callable[[int, int], None]
+
+
+def embed(
+    encoder: Encoder,
+    source: Any,
+    output: str | os.PathLike[str],
+    *,
+    facts: Mapping[str, Any] | None = None,
+    batch_size: int = 256,
+    part: int = PART,
+    progress: Say | None = None,
+) -> Path:
+    """Writes every example's embedding to ``output``, in the source's order.
+
+    The file holds ``embedding`` float32[N, D], ``label`` int32[N] (-1: none), ``index`` int64[N] (position in the source) and, of a
+    folder, ``path`` (relative to it); an ``.npz`` of labelled classes with names also has ``class_names``. Images that cannot be decoded
+    are left out and named in the log. With several processes each embeds its share, and the first one writes.
+
+    Args:
+      output: ends in ``.npz`` or ``.parquet`` (needs pyarrow). Until it is whole, finished parts stand in ``<output>.parts``, and the
+        next call goes on from them. A stream that can only be read from front to back is one part.
+      facts: plain data that says what is embedded by what; parts made under other facts are refused.
+      batch_size: rows a process sends to its devices at a time.
+      part: examples a part.
+      progress: called with (done, all) after every part.
+
+    Raises:
+      ValueError: an unknown suffix, a file already there, parts of another embedding, no image that can be decoded.
+    """
+    target = Path(output)
+    _check_target(target)
+    parts = target.with_name(target.name + ".parts")
+    n = len(source)
+    size = n if isinstance(source, WindowedSource) else part
+    _claim(parts, {"examples": n, "part": size, **(facts or {})})
+    for start in range(0, n, size):
+        file = parts / f"{start:012d}.npz"
+        if not _agreed(file.exists()):
+            whole = start == 0 and size >= n
+            rows = np.arange(start, min(start + size, n))
+            found = features(encoder, source if whole else subset(source, rows), batch_size=batch_size, max_bad_share=1.0)
+            _keep(file, found, start)
+        if progress is not None:
+            progress(min(start + size, n), n)
+    if jax.process_index() == 0:
+        _join(parts, target, source)
+        shutil.rmtree(parts)
+    return target
+
+
+def _check_target(target: Path) -> None:
+    if target.suffix not in SUFFIXES:
+        raise ValueError(f"--output {target}: must end in {' or '.join(SUFFIXES)}")
+    if target.exists():
+        raise ValueError(f"--output {target}: is already there; choose another name or delete it")
+    if target.suffix == ".parquet":
+        _pyarrow(target)
+
+
+def _pyarrow(target: Path) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(f"--output {target}: parquet needs pyarrow: pip install 'byol-jax[parquet]', or choose .npz") from error
+    return pyarrow
+
+
+def _claim(parts: Path, facts: dict[str, Any]) -> None:
+    """Notes what is embedded, or finds that the parts there are of the same."""
+    note = parts / "facts.json"
+    before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else facts
+    changed = [
+        f"{name} = {facts.get(name)!r} (it was {before.get(name)!r})" for name in {**before, **facts} if before.get(name) != facts.get(name)
+    ]
+    if changed:
+        raise ValueError(f"{parts}: holds parts of another embedding: {', '.join(changed)}; delete the folder, or choose another --output")
+    if jax.process_index() == 0 and not note.exists():
+        parts.mkdir(parents=True, exist_ok=True)
+        _whole(note, lambda path: path.write_text(json.dumps(facts), encoding="utf-8"))
+
+
+def _agreed(there: bool) -> bool:
+    """What process 0 sees: all must take the same parts."""
+    return there if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.bool_(there)))
+
+
+def _keep(file: Path, found: Features, start: int) -> None:
+    if jax.process_index() == 0:
+        _whole(file, lambda path: np.savez(path, embedding=found.embedding, label=found.label, index=found.index + start))
+
+
+def _whole(file: Path, write: Callable[[Path], object]) -> None:
+    """Written under another name and renamed, so that what bears the name is complete."""
+    partial = file.with_name(f".{os.getpid()}.{file.name}")
+    write(partial)
+    partial.replace(file)
+
+
+def _read(parts: Path) -> Iterator[dict[str, np.ndarray]]:
+    for file in sorted(parts.glob("[0-9]*.npz")):
+        with np.load(file) as columns:
+            yield dict(columns)
+
+
+def _join(parts: Path, target: Path, source: Any) -> None:
+    """One file of all parts; in memory is one part at a time (and the names)."""
+    rows = sum(len(columns["index"]) for columns in _read(parts))
+    if not rows:
+        raise ValueError(f"embed: none of the {len(source)} images can be decoded; the log names them")
+    paths = getattr(source, "paths", None)
+    names = None if paths is None else np.array(paths)
+
+    def columns() -> Iterator[dict[str, np.ndarray]]:
+        for found in _read(parts):
+            yield found if names is None else {"path": names[found["index"]], **found}
+
+    write = _parquet if target.suffix == ".parquet" else _npz
+    _whole(target, lambda path: write(path, columns, rows, getattr(source, "class_names", None)))
+
+
+def _npz(path: Path, columns: Callable[[], Iterator[dict[str, np.ndarray]]], rows: int, class_names: Any) -> None:
+    first = next(columns())
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, sample in first.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                header = {"descr": sample.dtype.str, "fortran_order": False, "shape": (rows, *sample.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+                for part in columns():
+                    file.write(np.ascontiguousarray(part[name]).tobytes())
+        if class_names is not None:
+            with archive.open("class_names.npy", "w") as file:
+                np.lib.format.write_array(file, np.array(class_names))  # type: ignore[arg-type]
+
+
+def _parquet(path: Path, columns: Callable[[], Iterator[dict[str, np.ndarray]]], rows: int, class_names: Any) -> None:
+    arrow = _pyarrow(path)
+    writer = None
+    try:
+        for part in columns():
+            arrays = {name: arrow.array(column) for name, column in part.items() if name != "embedding"}
+            flat = arrow.array(part["embedding"].ravel())
+            arrays["embedding"] = arrow.FixedSizeListArray.from_arrays(flat, part["embedding"].shape[1])
+            if class_names is not None:
+                arrays["class"] = arrow.array([class_names[i] if i >= 0 else None for i in part["label"]])
+            table = arrow.table(arrays)
+            writer = writer or arrow.parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()

@@ -1,0 +1,111 @@
+"""Embeddings in a file: equal to the encoder's own, in order, and gone on with after an interruption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+import pytest
+from PIL import Image
+
+from byol_jax import data, evaluate, views
+
+RECIPE = views.gray(8)
+
+
+class Corner(nn.Module):
+    """[mean, one corner] of an image: two features that can be told by hand, and one parameter."""
+
+    @nn.compact
+    def __call__(self, x: Any, train: bool) -> Any:
+        scale = self.param("scale", nn.initializers.ones, ())
+        return scale * np.float32(1) * x[:, 0, :2, 0]
+
+
+@pytest.fixture
+def encoder() -> evaluate.Encoder:
+    return evaluate.Encoder.untrained(Corner(), RECIPE)
+
+
+@pytest.fixture
+def source() -> Any:
+    images = np.random.default_rng(0).integers(0, 256, (23, 8, 8, 3), np.uint8)
+    return data.from_arrays(images, np.arange(23) % 3, class_names=["a", "b", "c"])
+
+
+def test_every_example_once_and_in_order(encoder, source, tmp_path: Path) -> None:
+    seen = []
+    path = evaluate.embed(encoder, source, tmp_path / "e.npz", batch_size=4, part=10, progress=lambda *at: seen.append(at))
+    assert (path, seen) == (tmp_path / "e.npz", [(10, 23), (20, 23), (23, 23)])
+    with np.load(path) as got:
+        assert sorted(got) == ["class_names", "embedding", "index", "label"]
+        np.testing.assert_allclose(got["embedding"], source.images[:, 0, :2, 0] / 127.5 - 1, atol=1e-5)
+        assert got["index"].tolist() == list(range(23))
+        assert got["label"].tolist() == [i % 3 for i in range(23)]
+        assert got["class_names"].tolist() == ["a", "b", "c"]
+    assert [file.name for file in tmp_path.iterdir()] == ["e.npz"]
+
+
+def test_it_goes_on_where_it_was_stopped(encoder, source, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, _: int) -> None:
+        if done == 20:
+            raise Stop
+
+    options = {"batch_size": 4, "part": 10, "facts": {"step": 7}}
+    with pytest.raises(Stop):
+        evaluate.embed(encoder, source, tmp_path / "e.npz", progress=stop, **options)
+    assert not (tmp_path / "e.npz").exists()
+    calls = []
+
+    class Counting(evaluate.Encoder):
+        def __call__(self, images: np.ndarray, **kwargs: Any) -> np.ndarray:
+            calls.append(len(images))
+            return super().__call__(images, **kwargs)
+
+    counting = Counting(encoder.module, encoder.variables, RECIPE)
+    with pytest.raises(ValueError, match=r"parts of another embedding: step = 8 \(it was 7\)"):
+        evaluate.embed(counting, source, tmp_path / "e.npz", **{**options, "facts": {"step": 8}})
+    evaluate.embed(counting, source, tmp_path / "e.npz", **options)
+    assert calls == [3]  # the last part alone
+    evaluate.embed(encoder, source, tmp_path / "whole.npz")
+    with np.load(tmp_path / "e.npz") as stopped, np.load(tmp_path / "whole.npz") as whole:
+        for name in whole:
+            np.testing.assert_array_equal(stopped[name], whole[name])
+
+
+def test_a_folder_gives_paths_and_leaves_out_what_cannot_be_decoded(encoder, source, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+    for i in range(6):
+        Image.fromarray(source.images[i]).save(tmp_path / "images" / "xy"[i // 3] / f"{i}.png")
+    (tmp_path / "images" / "x" / "1.png").write_bytes(b"no image")
+    folder = data.folder(tmp_path / "images")
+    with np.load(evaluate.embed(encoder, folder, tmp_path / "e.npz", part=2)) as got:
+        assert got["path"].tolist() == ["x/0.png", "x/2.png", "y/3.png", "y/4.png", "y/5.png"]
+        assert got["index"].tolist() == [0, 2, 3, 4, 5]
+        np.testing.assert_allclose(got["embedding"], source.images[[0, 2, 3, 4, 5], 0, :2, 0] / 127.5 - 1, atol=1e-5)
+
+
+def test_parquet(encoder, source, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(evaluate.embed(encoder, source, tmp_path / "e.parquet", part=10)).to_pydict()
+    assert table["label"] == [i % 3 for i in range(23)]
+    assert table["class"][:4] == ["a", "b", "c", "a"]
+    np.testing.assert_allclose(table["embedding"], source.images[:, 0, :2, 0] / 127.5 - 1, atol=1e-5)
+
+
+def test_mistakes(encoder, source, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.npz or \.parquet"):
+        evaluate.embed(encoder, source, tmp_path / "e.csv")
+    (tmp_path / "e.npz").touch()
+    with pytest.raises(ValueError, match="already there"):
+        evaluate.embed(encoder, source, tmp_path / "e.npz")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="none of the 1 images can be decoded"):
+        evaluate.embed(encoder, data.folder(tmp_path / "bad"), tmp_path / "bad.npz")
