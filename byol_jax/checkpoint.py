@@ -39,6 +39,12 @@ class CheckpointError(ValueError):
     """A checkpoint could not be written, read, or does not fit the state it is to be restored into."""
 
 
+class SaveError(CheckpointError):
+    """A checkpoint could not be written: disk full, connection lost ..."""
+
+    exit_code = 1  # of the command line: not a mistake in the command
+
+
 class Checkpoints:
     """The checkpoints in one folder. All processes of a run call every method together.
 
@@ -99,7 +105,7 @@ class Checkpoints:
         Does nothing, and says False, where the step is not due (and not ``force``d) or is already there.
 
         Raises:
-          CheckpointError: this save could not start, or the one before it failed (disk full ...); earlier ones are intact.
+          SaveError: this save could not start, or the one before it failed (disk full ...); earlier ones are intact.
         """
         if self._read_only:
             raise CheckpointError(f"checkpoints: {self.directory} was opened read_only; open it without to save")
@@ -174,7 +180,7 @@ class Checkpoints:
         return best if best is not None and self._metric in self.metrics(best) else None
 
     def wait(self) -> None:
-        """Until the save under way is on the disk; raises CheckpointError if it failed."""
+        """Until the save under way is on the disk; raises SaveError if it failed."""
         with self._writing():
             self._manager.wait_until_finished()
         if self._saving is not None:
@@ -207,7 +213,7 @@ class Checkpoints:
             step, self._saving = self._saving, None
             whole = [s for s in self.steps() if s != step]
             left = f"step {max(whole)} is intact, go on from there" if whole else "there is no earlier one"
-            raise CheckpointError(f"checkpoint at step {step}: cannot be written to {self.directory}: {_reason(error)}; {left}") from error
+            raise SaveError(f"checkpoint at step {step}: cannot be written to {self.directory}: {_reason(error)}; {left}") from error
 
     def _empty_trash(self) -> None:
         trash = self.directory / _TRASH
