@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 CORE = [
     "absl-py",
     "chex>=0.1.90",
+    "etils[epath]>=1.12",
     "flax>=0.12",
     "jax>=0.10",
     "jinja2>=3.1",

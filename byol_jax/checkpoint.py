@@ -20,6 +20,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
+from byol_jax.workdir import folder
+
 _LOG = logging.getLogger("byol_jax.checkpoint")
 _TRASH = "trash"
 Metrics = Mapping[str, float]
@@ -73,7 +75,7 @@ class Checkpoints:
     ) -> None:
         if every_steps < 1 or keep < 1:
             raise ValueError(f"every_steps = {every_steps}, keep = {keep}: both must be 1 or more")
-        self.directory = epath.Path(directory).expanduser().absolute()
+        self.directory = epath.Path(folder(directory)).absolute()
         self._every_steps, self._metric, self._note, self._read_only = every_steps, best_metric, dict(note or {}), read_only
         self._saving: int | None = None
         policies = [keeping.LatestN(keep), keeping.BestN(get_metric_fn=self._score, n=1)][: 1 + keep_best]
