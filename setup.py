@@ -45,6 +45,7 @@ setup(
     extras_require={
         "cuda13": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
+        "gcs": ["google-cloud-storage>=2.10"],  # orbax imports it for gs://, and does not say so
         "tensorboard": TENSORBOARD,
         "wandb": WANDB,
         "dev": [*TEST, *TENSORBOARD, *WANDB],

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
-from byol_jax.workdir import folder
+from byol_jax.workdir import folder, is_remote
 
 _LOG = logging.getLogger("byol_jax.checkpoint")
 _TRASH = "trash"
@@ -75,7 +75,8 @@ class Checkpoints:
     ) -> None:
         if every_steps < 1 or keep < 1:
             raise ValueError(f"every_steps = {every_steps}, keep = {keep}: both must be 1 or more")
-        self.directory = epath.Path(folder(directory)).absolute()
+        place = epath.Path(folder(directory))
+        self.directory = place if is_remote(place) else place.absolute()  # absolute() would make a local path of a URL
         self._every_steps, self._metric, self._note, self._read_only = every_steps, best_metric, dict(note or {}), read_only
         self._saving: int | None = None
         policies = [keeping.LatestN(keep), keeping.BestN(get_metric_fn=self._score, n=1)][: 1 + keep_best]

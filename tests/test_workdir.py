@@ -1,4 +1,4 @@
-"""A run in an object store: its folder, its metrics, and a whole run but for orbax, which has its own way to real stores."""
+"""A run in an object store (bucket.py): its folder, its metrics, its checkpoints, and the whole of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import importlib.util
 import json
 import logging
 import sys
+import types
 from pathlib import Path
 
 import fsspec
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
 from etils.epath import backend, gpath
-from fsspec.implementations.memory import MemoryFileSystem
 
 import byol_jax
 from byol_jax import build, checkpoint, config, evaluate
@@ -22,29 +23,38 @@ from byol_jax.train.start import metrics_so_far
 from byol_jax.train.writers import Jsonl, RemoteJsonl, TensorBoard, make_writers
 from byol_jax.workdir import folder, is_remote
 
-spec = importlib.util.spec_from_file_location("tests_cli", Path(__file__).parent / "test_cli.py")
-tests_cli = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tests_cli)
+
+def beside(name):
+    """Another file of this folder (pytest imports by path)."""
+    spec = importlib.util.spec_from_file_location(f"tests_{name}", Path(__file__).parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tests_cli, tests_bucket = beside("test_cli"), beside("bucket")
+Bucket = tests_bucket.Bucket
 RUN = "gs://bucket/runs/tiny"
 
 
-class Bucket(MemoryFileSystem):
-    """Google's storage in memory, as etils.epath asks for it where TensorFlow is not installed."""
-
-    protocol = ("gcs", "gs")
-    store: dict = {}  # noqa: RUF012
-    pseudo_dirs = [""]  # noqa: RUF012
-
-    @classmethod
-    def _strip_protocol(cls, path):
-        return super()._strip_protocol(str(path).removeprefix("gs://"))
+@pytest.fixture(scope="module")
+def google():
+    server = tests_bucket.serve()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    """Returns what is in it: {path: bytes}."""
+def bucket(monkeypatch, google):
+    """Google's storage, empty. Returns a function that gives what is in it: {path: bytes}."""
     monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
     monkeypatch.setattr(backend.fsspec_backend, "_get_filesystem", lambda name: Bucket() if name == "gcs" else fsspec.filesystem(name))
+    monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", google)
+    monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "any")
+    storage = types.SimpleNamespace(Client=lambda: types.SimpleNamespace(get_bucket=lambda name: name))
+    monkeypatch.setitem(sys.modules, "google.cloud", types.SimpleNamespace(storage=storage))
+    monkeypatch.setitem(sys.modules, "google.cloud.storage", storage)
     Bucket.store.clear()
     Bucket.pseudo_dirs[:] = [""]
     return lambda: {path: file.getvalue() for path, file in Bucket.store.items()}
@@ -70,7 +80,10 @@ def test_a_remote_folder(bucket):
     [
         ("ftp://host/x", "workdir = 'ftp://host/x': this scheme is unknown; give a local folder or gs://, s3://, az://, hf://"),
         (Path("gs://bucket/x"), "workdir = 'gs:/bucket/x': lost a slash, as pathlib does it to a URL; give it as text, 'gs://bucket/x'"),
-        ("s3://bucket/x", "workdir = 's3://bucket/x': cannot be reached (Install s3fs to access S3). gs:// needs TensorFlow"),
+        (
+            "s3://bucket/x",
+            "workdir = 's3://bucket/x': cannot be reached (Install s3fs to access S3). gs:// needs Google credentials; s3://",
+        ),
     ],
 )
 def test_folders_nobody_can_reach(bucket, monkeypatch, path, message):
@@ -120,6 +133,12 @@ def test_remote_metrics_are_written_now_and_then_and_outlive_a_failure(bucket, m
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2, 3]
 
 
+def test_a_bucket_without_googles_library(bucket, monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
+    with pytest.raises(ValueError, match=rf"workdir = '{RUN}': needs a package \(.*\); for gs://: pip install 'byol-jax\[gcs\]'"):
+        folder(RUN)
+
+
 def test_other_writers(bucket, monkeypatch):
     made = make_writers(["jsonl"], workdir=folder(RUN), start_step=0, steps=5)
     assert [type(hook) for hook in made] == [RemoteJsonl]
@@ -127,9 +146,9 @@ def test_other_writers(bucket, monkeypatch):
         ValueError, match=r"writers: 'tensorboard' cannot write to az://b/x/tensorboard; only to a local folder, gs:// or s3://"
     ):
         TensorBoard(epath.Path("az://b/x/tensorboard"), start_step=0)
-    monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
-    with pytest.raises(ValueError, match=r"'tensorboard' needs the package google-cloud-storage to write to gs://bucket/runs/tiny"):
-        TensorBoard(folder(RUN), start_step=0)
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ValueError, match=r"writers: 'tensorboard' needs the package boto3 to write to s3://b/x"):
+        TensorBoard(epath.Path("s3://b/x"), start_step=0)
 
 
 def test_configuration_evaluations_and_the_reports_reading(bucket, tmp_path):
@@ -160,9 +179,32 @@ def test_configuration_evaluations_and_the_reports_reading(bucket, tmp_path):
     assert bucket() == here
 
 
+def test_checkpoints_in_a_bucket(bucket, monkeypatch, tmp_path):
+    """Saved, found again, restored bit for bit, the old ones deleted; nothing lands in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    states = {step: {"w": jnp.arange(6, dtype=jnp.float32).reshape(2, 3) / (1 + step), "step": jnp.int32(step)} for step in (1, 2, 3)}
+    saving = checkpoint.Checkpoints(folder(RUN) / "checkpoints", every_steps=1, keep=2, keep_best=False, note={"seed": 7})
+    assert str(saving.directory) == f"{RUN}/checkpoints"
+    for step, state in states.items():
+        assert saving.save(step, state, {"knn_top1": step / 10})
+    saving.close()
+    reading = checkpoint.Checkpoints(f"{RUN}/checkpoints", read_only=True)
+    assert reading.steps() == [2, 3]
+    for step in (2, 3):
+        restored = reading.restore(states[step], step)
+        assert {name: np.asarray(x).tobytes() for name, x in restored.items()} == {
+            n: np.asarray(x).tobytes() for n, x in states[step].items()
+        }
+    assert reading.restore_raw(["w"])["w"].tolist() == np.asarray(states[3]["w"]).tolist()
+    assert (reading.note()["seed"], reading.note()["step"], reading.metrics()) == (7, 3, {"knn_top1": 0.3})
+    reading.close()
+    assert {path.split("/")[5] for path in bucket()} == {"2", "3"}
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_run_in_a_bucket_ends_as_one_in_a_folder(bucket, tmp_path, monkeypatch):
-    """Pretrained till a save fails, gone on with, evaluated, reported. Only its checkpoints are local: orbax wants a real bucket."""
+    """Pretrained till a save fails, gone on with, evaluated, reported."""
     digits = byol_jax.data.digits("train", size=8)
     splits = {"unlabelled": slice(40), "train": slice(40, 84), "test": slice(84, 104)}
     np.savez(
@@ -171,8 +213,7 @@ def test_a_run_in_a_bucket_ends_as_one_in_a_folder(bucket, tmp_path, monkeypatch
     )
     file = tmp_path / "tiny.py"
     file.write_text(tests_cli.TINY.replace("DATA", str(tmp_path / "images.npz")))
-    as_it_is, save = checkpoint.folder, checkpoint.Checkpoints.save
-    monkeypatch.setattr(checkpoint, "folder", lambda path: tmp_path / "of_the_bucket" if is_remote(path) else as_it_is(path))
+    save = checkpoint.Checkpoints.save
 
     def save_until_the_disk_is_full(self, step, *args, **kwargs):
         if step == 3:
@@ -188,7 +229,9 @@ def test_a_run_in_a_bucket_ends_as_one_in_a_folder(bucket, tmp_path, monkeypatch
         assert tests_cli.run("report", "--workdir", workdir) == 0
     there = {path.removeprefix("/bucket/runs/tiny/"): data for path, data in bucket().items()}
     here = {str(path.relative_to(tmp_path / "tiny")): path.read_bytes() for path in (tmp_path / "tiny").rglob("*") if path.is_file()}
-    here = {path: data for path, data in here.items() if not path.startswith("checkpoints/")}
+    steps = [{path.split("/")[1] for path in files if path.startswith("checkpoints/")} for files in (there, here)]
+    assert steps[0] == steps[1] == {"2", "3"}
+    there, here = ({path: data for path, data in files.items() if not path.startswith("checkpoints/")} for files in (there, here))
     assert there.keys() == here.keys()
     assert {"config.json", "metrics.jsonl", "evaluation/knn.json", "report/index.html", "report/training.png"} <= there.keys()
     timed = {"metrics.jsonl", "report/index.html", "report/training.png"}  # images a second differ
