@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 CORE = [
     "absl-py",
     "chex>=0.1.90",
+    "etils[epath]>=1.12",
     "flax>=0.12",
     "jax>=0.10",
     "jinja2>=3.1",
@@ -46,6 +47,7 @@ setup(
     extras_require={
         "cuda13": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
+        "gcs": ["google-cloud-storage>=2.10"],  # orbax imports it for gs://, and does not say so
         "tensorboard": TENSORBOARD,
         "wandb": WANDB,
         "safetensors": SAFETENSORS,

@@ -20,6 +20,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
+from byol_jax.workdir import folder, is_remote
+
 _LOG = logging.getLogger("byol_jax.checkpoint")
 _TRASH = "trash"
 Metrics = Mapping[str, float]
@@ -37,6 +39,12 @@ logging.getLogger("absl").addFilter(_RaisedAnyway())
 
 class CheckpointError(ValueError):
     """A checkpoint could not be written, read, or does not fit the state it is to be restored into."""
+
+
+class SaveError(CheckpointError):
+    """A checkpoint could not be written: disk full, connection lost ..."""
+
+    exit_code = 1  # of the command line: not a mistake in the command
 
 
 class Checkpoints:
@@ -67,7 +75,8 @@ class Checkpoints:
     ) -> None:
         if every_steps < 1 or keep < 1:
             raise ValueError(f"every_steps = {every_steps}, keep = {keep}: both must be 1 or more")
-        self.directory = epath.Path(directory).expanduser().absolute()
+        place = epath.Path(folder(directory))
+        self.directory = place if is_remote(place) else place.absolute()  # absolute() would make a local path of a URL
         self._every_steps, self._metric, self._note, self._read_only = every_steps, best_metric, dict(note or {}), read_only
         self._saving: int | None = None
         policies = [keeping.LatestN(keep), keeping.BestN(get_metric_fn=self._score, n=1)][: 1 + keep_best]
@@ -99,7 +108,7 @@ class Checkpoints:
         Does nothing, and says False, where the step is not due (and not ``force``d) or is already there.
 
         Raises:
-          CheckpointError: this save could not start, or the one before it failed (disk full ...); earlier ones are intact.
+          SaveError: this save could not start, or the one before it failed (disk full ...); earlier ones are intact.
         """
         if self._read_only:
             raise CheckpointError(f"checkpoints: {self.directory} was opened read_only; open it without to save")
@@ -174,7 +183,7 @@ class Checkpoints:
         return best if best is not None and self._metric in self.metrics(best) else None
 
     def wait(self) -> None:
-        """Until the save under way is on the disk; raises CheckpointError if it failed."""
+        """Until the save under way is on the disk; raises SaveError if it failed."""
         with self._writing():
             self._manager.wait_until_finished()
         if self._saving is not None:
@@ -207,7 +216,7 @@ class Checkpoints:
             step, self._saving = self._saving, None
             whole = [s for s in self.steps() if s != step]
             left = f"step {max(whole)} is intact, go on from there" if whole else "there is no earlier one"
-            raise CheckpointError(f"checkpoint at step {step}: cannot be written to {self.directory}: {_reason(error)}; {left}") from error
+            raise SaveError(f"checkpoint at step {step}: cannot be written to {self.directory}: {_reason(error)}; {left}") from error
 
     def _empty_trash(self) -> None:
         trash = self.directory / _TRASH

@@ -11,11 +11,12 @@ from typing import NoReturn
 from byol_jax import config as cfg
 
 EPILOG = """any key of the configuration can be set: --config.optimizer.learning_rate=0.3 --config.views.view1.crop_area=0.2,1
-(`byol-jax show` lists the keys; on a run of a working directory such flags change what that run was configured with)"""
+(`byol-jax show` lists the keys; on a run of a working directory such flags change what that run was configured with)
+exit codes: 0 done, or saved after a signal; 1 the run failed (diverged, a save failed, another process failed); 2 a mistake"""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs one verb and exits: 0 when done, 2 for a mistake of the user's, told without a traceback."""
+    """Runs one verb and exits with a code of EPILOG's; what went wrong is told without a traceback."""
     words, overrides = split(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(words)
     logging.basicConfig(format="%(levelname)s: %(message)s")
@@ -25,10 +26,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if args.traceback:
             raise
         print(f"byol-jax {args.verb}: {error}", file=sys.stderr)
-        sys.exit(2)
+        leave(getattr(error, "exit_code", 2), str(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        leave(130, "interrupted")
     sys.exit(0)
+
+
+def leave(code: int, reason: str) -> NoReturn:
+    """Exits; the other processes of the run, if verbs have joined any, do not wait for this one."""
+    parallel = sys.modules.get("byol_jax.parallel")
+    if parallel is not None:
+        parallel.give_up(code, reason)
+    sys.exit(code)
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -161,8 +170,6 @@ def embed(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
 
 def sweep(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
-    from pathlib import Path
-
     from byol_jax.config.sweep import load_sweep
 
     if overrides:
@@ -171,4 +178,4 @@ def sweep(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     from byol_jax import build, parallel
 
     parallel.initialize()
-    print(f"written to {build.sweep(study, scale, folder, Path(args.workdir) / scale)}")
+    print(f"written to {build.sweep(study, scale, folder, args.workdir)}")

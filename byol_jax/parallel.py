@@ -5,10 +5,16 @@ All parallelism is over the data: parameters are replicated, the batch is split 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import socket
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -18,6 +24,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
 _EXPLICIT = ("BYOL_COORDINATOR", "BYOL_PROCESS_COUNT", "BYOL_PROCESS_INDEX")
+_FAILED, _LOOK_EVERY = "byol_jax/failed", 0.5  # a key in the store that all processes share; seconds
+_giving_up = threading.Event()
 
 
 def initialize() -> None:
@@ -26,6 +34,7 @@ def initialize() -> None:
     In this order: ``BYOL_COORDINATOR`` (host:port), ``BYOL_PROCESS_COUNT`` and ``BYOL_PROCESS_INDEX``, all three, for any
     machines; a SLURM or Open MPI step with more than one task, a TPU pod: found by JAX itself. On a plain machine nothing
     happens. ``BYOL_DISTRIBUTED=0`` switches the search off, ``=1`` leaves it all to ``jax.distributed.initialize``.
+    From then on the processes share their fate: an exception that nobody catches in one of them ends them all, see ``give_up``.
 
     Raises:
       ValueError: the three variables are incomplete, not numbers, or the index is not below the count.
@@ -37,6 +46,70 @@ def initialize() -> None:
         jax.distributed.initialize(coordinator, num_processes=count, process_id=index)
     elif _inside_a_cluster():
         jax.distributed.initialize()
+    if _others() is not None:
+        threading.Thread(target=_look_out, name="byol_jax.parallel", daemon=True).start()
+        sys.excepthook = _give_up_after(sys.excepthook)
+
+
+def give_up(code: int, reason: str) -> None:
+    """Ends this process with exit code ``code``, and within seconds all others with 1, after an error that has been told here.
+
+    Returns where there are no others. Else the others would wait for this one in a collective, and this one at its exit for them:
+    300 s, JAX's own limit. No ``finally`` runs, here or there: what the background is writing is lost, as by a kill.
+    """
+    others = _others()
+    if others is None:
+        return
+    if not _giving_up.is_set():
+        _giving_up.set()
+        with contextlib.suppress(Exception):  # another was first, or process 0, which keeps the store, is gone
+            first_line = (reason.strip().splitlines() or ["unknown"])[0]
+            others.client.key_value_set(_FAILED, f"process {others.process_id} ({socket.gethostname()}) failed: {first_line}")
+    time.sleep(4 * _LOOK_EVERY)  # till all have looked: once this one is gone they would only see a broken connection
+    _exit(code)
+
+
+def _others() -> Any:
+    """JAX's record of its processes (client, process_id, num_processes), which has no public name; None where there is but one.
+
+    Should it move, nothing breaks: processes then end by JAX's own time-outs.
+    """
+    state: Any = getattr(getattr(multihost_utils, "distributed", None), "global_state", None)
+    return state if getattr(state, "client", None) is not None and state.num_processes > 1 else None
+
+
+def _look_out() -> None:
+    while not _giving_up.wait(_LOOK_EVERY):
+        others = _others()
+        if others is None:  # JAX has shut down
+            return
+        with contextlib.suppress(Exception):  # no such key: all is well
+            _stop_with(others.client.key_value_try_get(_FAILED), others)
+
+
+def _stop_with(told: str, others: Any) -> None:
+    _giving_up.set()
+    with contextlib.suppress(OSError):
+        print(f"byol_jax: {told}\nprocess {others.process_id} of {others.num_processes} stops too", file=sys.stderr)
+    if others.process_id == 0:  # it keeps the store, and JAX aborts whoever loses it: the last to go
+        time.sleep(6 * _LOOK_EVERY)
+    _exit(1)
+
+
+def _give_up_after(show: Any) -> Any:
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not _giving_up.is_set():  # else this one only follows from what another has told
+            show(kind, error, trace)
+        give_up(1, f"{kind.__name__}: {error}")
+
+    return hook
+
+
+def _exit(code: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
 
 
 def _explicit() -> tuple[str, int, int]:

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A room may import rooms of a lower layer, itself, and (in the layers named here) its neighbours.
 LAYERS = [
-    {"views"},
+    {"views", "workdir"},
     {"method", "models", "augment", "data", "parallel"},
     {"checkpoint", "convert", "evaluate", "report"},
     {"train"},

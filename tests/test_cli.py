@@ -184,6 +184,28 @@ def test_a_run_from_pretraining_to_evaluation(
     assert "no step 77" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (byol_jax.train.Diverged("step 3: the loss is nan"), 1),
+        (byol_jax.checkpoint.SaveError("checkpoint at step 5: the disk is full"), 1),
+        (byol_jax.checkpoint.CheckpointError("checkpoint at step 5: does not fit this run"), 2),
+        (ValueError("12 of the 40 files seen so far cannot be decoded"), 2),
+        (FileNotFoundError("no such folder"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes(
+    error: BaseException, code: int, tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(byol_jax.build, "pretrain", fails)
+    assert run("pretrain", "--config", tiny, "--workdir", "x") == code
+    assert capsys.readouterr().err == ("" if code == 130 else f"byol-jax pretrain: {error}\n")
+
+
 def test_every_evaluation_has_its_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", "--help") == 0
     assert "{" + ",".join(byol_jax.build.EVALUATIONS) + "}" in capsys.readouterr().out

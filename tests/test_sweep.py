@@ -77,7 +77,7 @@ def test_a_sweep_runs_notes_what_diverged_and_goes_on(tmp_path: Path, capsys: py
 
     (file.parent / "results.jsonl").write_text(json.dumps(rows[1]) + "\n")  # the first is forgotten: it alone is measured again
     capsys.readouterr()
-    build.sweep(*load_sweep(str(file))[:2], file.parent, tmp_path / "runs" / "small")
+    build.sweep(*load_sweep(str(file))[:2], file.parent, tmp_path / "runs")
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")] == ["[1/2] slow, seed 0"]
     again = [json.loads(line) for line in (file.parent / "results.jsonl").read_text().splitlines()]
     assert again[1]["metrics"] == rows[0]["metrics"]  # its run stood in the working folder

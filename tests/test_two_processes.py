@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PROGRAM = Path(__file__).parent / "train" / "tiny_run.py"
+ROOT = Path(__file__).parents[1]
+PROGRAM = ROOT / "tests" / "train" / "tiny_run.py"
 STEPS = 12
 
 
@@ -31,7 +32,8 @@ def launch(workdir: Path, cache: Path, count: int, devices: int, **options: obje
     words = [f"{name}={value}" for name, value in {"devices": devices, **options}.items()]
     started = []
     for index in range(count):
-        env = {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+        env |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         if count > 1:
             env |= {"BYOL_COORDINATOR": f"127.0.0.1:{port}", "BYOL_PROCESS_COUNT": str(count), "BYOL_PROCESS_INDEX": str(index)}
         command = [sys.executable, str(PROGRAM), str(workdir), str(STEPS), *words]
@@ -108,3 +110,29 @@ def test_both_killed_and_started_again_end_bit_identical(cache, tmp_path, moment
     got, wanted = final(disturbed), final(undisturbed)
     assert got.keys() == wanted.keys()
     assert not [name for name in wanted if got[name].tobytes() != wanted[name].tobytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        ({"fail_data": 8, "on": 0}, "ValueError: 7 of 9 files cannot be decoded"),
+        ({"fail_data": 8, "on": 1}, "ValueError: 7 of 9 files cannot be decoded"),
+        ({"fail_save": 10, "on": 0}, "SaveError: checkpoint at step 10: cannot be written"),
+        ({"fail_save": 10, "on": 1}, "SaveError: checkpoint at step 10: cannot be written"),
+    ],
+)
+def test_when_one_fails_both_end_within_seconds(cache, tmp_path, failure, told):
+    """Without our doing it takes JAX 300 s (the failing one waits at its exit), or 100 s (its heart beats no more)."""
+    processes = launch(tmp_path, cache, count=2, devices=1, **failure)
+    assert any(told in line for line in processes[failure["on"]].stderr)  # reads on until it has failed
+    began = time.monotonic()
+    codes = [process.wait(timeout=60) for process in processes]
+    assert time.monotonic() - began < 15  # 3.5 s measured
+    assert codes == [1, 1]
+    said = [process.communicate()[1] for process in processes][1 - failure["on"]]
+    assert f"byol_jax: process {failure['on']} (" in said
+    assert f") failed: {told}" in said
+    assert f"process {1 - failure['on']} of 2 stops too" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "checkpoints" / "5").is_dir()

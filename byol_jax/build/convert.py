@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,11 +21,12 @@ from byol_jax.config import ConfigError, Spec, default, override, resolve
 from byol_jax.config.check import nearest
 from byol_jax.config.file import Overrides
 from byol_jax.convert import ConvertError, Training, Weights, deepmind, torch
+from byol_jax.workdir import folder
 
 READERS: dict[str, Callable[[str], Weights]] = {"deepmind": deepmind.read, "torch": torch.read}
 
 
-def convert(source: str, file: str, workdir: str | Path, overrides: Overrides = ()) -> str:
+def convert(source: str, file: str, workdir: str | os.PathLike[str], overrides: Overrides = ()) -> str:
     """Reads ``file`` and makes the run in ``workdir``; returns what was found, what was assumed, and what to do next.
 
     Args:
@@ -47,9 +48,9 @@ def convert(source: str, file: str, workdir: str | Path, overrides: Overrides = 
     return summary(file, workdir, spec, weights)
 
 
-def refuse_run(workdir: str | Path) -> None:
+def refuse_run(workdir: str | os.PathLike[str]) -> None:
     """Raises ConfigError for a directory that holds a run."""
-    if (Path(workdir) / runs.CONFIG).exists() or runs.has_checkpoint(workdir):
+    if (folder(workdir) / runs.CONFIG).exists() or runs.has_checkpoint(workdir):
         raise ConfigError([f"--to {workdir}: there is a run in it already; take a new folder"])
 
 
@@ -115,21 +116,21 @@ def whole_state(spec: Spec, training: Training) -> method.ByolState:
     return state
 
 
-def write(workdir: str | Path, spec: Spec, weights: Weights, state: Any) -> None:
+def write(workdir: str | os.PathLike[str], spec: Spec, weights: Weights, state: Any) -> None:
     """The configuration comes last: a folder without it holds no run."""
-    folder = Path(workdir)
-    checkpoints = Checkpoints(folder / "checkpoints", keep=spec.checkpoint.keep, note={"converted": weights.origin})
+    place = folder(workdir)
+    checkpoints = Checkpoints(place / "checkpoints", keep=spec.checkpoint.keep, note={"converted": weights.origin})
     try:
         checkpoints.save(weights.origin.get("step", 0), state, force=True)
     finally:
         checkpoints.close()
-    (folder / "metrics.jsonl").touch()  # a run that has logged nothing yet
+    (place / "metrics.jsonl").touch()  # a run that has logged nothing yet
     facts = weights.origin | {"holds": runs.ENCODER_ALONE if weights.state is None else "a whole run"}
-    (folder / runs.ORIGIN).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (place / runs.ORIGIN).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     runs.claim(workdir, spec)
 
 
-def summary(file: str, workdir: str | Path, spec: Spec, weights: Weights) -> str:
+def summary(file: str, workdir: str | os.PathLike[str], spec: Spec, weights: Weights) -> str:
     """What was found, assumed and made, and the next commands."""
     origin, encoder = weights.origin, spec.encoder
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights.variables["params"]))

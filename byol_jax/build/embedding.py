@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,19 @@ from byol_jax.build import runs
 from byol_jax.config import ConfigError, Spec, digest
 
 
-def embed(workdir: str | Path, spec: Spec, given: str, output: str | Path, *, step: int | None = None, batch_size: int = 256) -> Path:
+def embed(
+    workdir: str | os.PathLike[str],
+    spec: Spec,
+    given: str,
+    output: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    batch_size: int = 256,
+) -> Path:
     """Embeds what ``given`` names with the run's encoder; see ``evaluate.embed`` for the file."""
     source = input_source(given)
     encoder = runs.load_encoder(workdir, step=step, spec=spec)
-    facts = {"input": given, "workdir": str(workdir), "config": digest(spec), "step": runs.checkpoint_step(workdir, step)}
+    facts = {"input": given, "workdir": str(workdir), "config": digest(spec), "step": runs.checkpoint_note(workdir, step)["step"]}
     with Progress("embed", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), disable=not parallel.is_main()) as bar:
         task = bar.add_task("embed", total=len(source))
         return evaluate.embed(

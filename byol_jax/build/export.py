@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from byol_jax import evaluate
 from byol_jax.build import runs
-from byol_jax.checkpoint import Checkpoints
 from byol_jax.config import Spec
 from byol_jax.convert.export import to_safetensors
 
@@ -23,19 +23,10 @@ FORMATS: dict[str, Callable[[evaluate.Encoder, Path, dict[str, Any]], list[Path]
 }
 
 
-def export(kind: str, workdir: str | Path, spec: Spec, output: str | Path, *, step: int | None = None) -> list[Path]:
+def export(kind: str, workdir: str | os.PathLike[str], spec: Spec, output: str | Path, *, step: int | None = None) -> list[Path]:
     """Writes the encoder of the run in ``workdir`` in a format of ``FORMATS``; returns the files.
 
     Raises:
       ValueError: no run, no such step, or the format cannot hold this encoder.
     """
-    return FORMATS[kind](runs.load_encoder(workdir, step=step, spec=spec), Path(output), source_of(workdir, step))
-
-
-def source_of(workdir: str | Path, step: int | None = None) -> dict[str, Any]:
-    """Where the weights came from: the step, the version that wrote it, the configuration's digest or what the run was converted from."""
-    checkpoints = Checkpoints(Path(workdir) / "checkpoints", read_only=True)
-    try:
-        return checkpoints.note(step)
-    finally:
-        checkpoints.close()
+    return FORMATS[kind](runs.load_encoder(workdir, step=step, spec=spec), Path(output), runs.checkpoint_note(workdir, step))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
@@ -20,26 +19,27 @@ from byol_jax.checkpoint import Checkpoints
 from byol_jax.config import ConfigError, Spec, differences, digest, from_json, to_json
 from byol_jax.train import Run
 from byol_jax.train import pretrain as train_method
+from byol_jax.workdir import folder
 
 CONFIG, ORIGIN = "config.json", "origin.json"
 ENCODER_ALONE = "an encoder alone"
 
 
-def read_spec(workdir: str | Path) -> Spec:
+def read_spec(workdir: str | os.PathLike[str]) -> Spec:
     """The configuration of the run in a working directory. Raises ConfigError where there is none."""
-    file = Path(workdir) / CONFIG
+    file = folder(workdir) / CONFIG
     if not file.is_file():
         raise ConfigError([f"--workdir {workdir}: there is no run in it (no {CONFIG}); `byol-jax pretrain --config FILE.py` makes one"])
     return from_json(file.read_text(encoding="utf-8"))
 
 
-def claim(workdir: str | Path, spec: Spec) -> None:
+def claim(workdir: str | os.PathLike[str], spec: Spec) -> None:
     """Notes the configuration in the directory; a run that has a checkpoint there must have been started with the same one.
 
     Raises:
       ConfigError: names each value that differs and shapes the trained state.
     """
-    file = Path(workdir) / CONFIG
+    file = folder(workdir) / CONFIG
     if file.is_file() and has_checkpoint(workdir) and (changed := differences(read_spec(workdir), spec)):
         raise ConfigError([*changed, f"--workdir {workdir}: another configuration was trained there; go on with it, or take a new folder"])
     if parallel.is_main():
@@ -49,13 +49,13 @@ def claim(workdir: str | Path, spec: Spec) -> None:
         partial.replace(file)
 
 
-def has_checkpoint(workdir: str | Path) -> bool:
+def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
     """Whether a state was saved in the directory."""
-    folder = Path(workdir) / "checkpoints"
-    return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
+    kept = folder(workdir) / "checkpoints"
+    return kept.is_dir() and any(child.name.isdigit() for child in kept.iterdir())
 
 
-def pretrain(spec: Spec, workdir: str | Path, *, mesh: Mesh | None = None) -> Run:
+def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Run:
     """Trains as configured, going on with whatever stands in ``workdir``.
 
     Raises:
@@ -97,16 +97,16 @@ def pretrain(spec: Spec, workdir: str | Path, *, mesh: Mesh | None = None) -> Ru
     )
 
 
-def refuse_encoder_alone(workdir: str | Path) -> None:
+def refuse_encoder_alone(workdir: str | os.PathLike[str]) -> None:
     """Raises ConfigError for a directory that was converted from a file without the rest of the training state."""
-    file = Path(workdir) / ORIGIN
+    file = folder(workdir) / ORIGIN
     facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if facts.get("holds") == ENCODER_ALONE:
         text = f"it holds an encoder alone (from {facts.get('file', 'a file')}), no target network and no optimizer: nothing to go on from"
         raise ConfigError([f"--workdir {workdir}: {text}; evaluate it, or pretrain in a new folder"])
 
 
-def farewell(run: Run, workdir: str | Path) -> str:
+def farewell(run: Run, workdir: str | os.PathLike[str]) -> str:
     """The last numbers of a run, and what to do next."""
     names = ("loss", "embedding_std", "probe_top1", "knn_top1", "rankme")
     numbers = ", ".join(f"{name} {run.metrics[name]:.4g}" for name in names if name in run.metrics)
@@ -120,7 +120,9 @@ def writers(spec: Spec) -> tuple[str, ...]:
     return tuple(name for name, wanted in chosen.items() if wanted)
 
 
-def load_encoder(workdir: str | Path, *, step: int | None = None, spec: Spec | None = None, mesh: Mesh | None = None) -> evaluate.Encoder:
+def load_encoder(
+    workdir: str | os.PathLike[str], *, step: int | None = None, spec: Spec | None = None, mesh: Mesh | None = None
+) -> evaluate.Encoder:
     """The trained encoder of a run: uint8 [B, H, W, 3] -> float32 [B, D].
 
     Args:
@@ -133,7 +135,7 @@ def load_encoder(workdir: str | Path, *, step: int | None = None, spec: Spec | N
       ValueError: no run, no checkpoint, or one of another network.
     """
     spec = spec or read_spec(workdir)
-    checkpoints = Checkpoints(Path(workdir) / "checkpoints", read_only=True)
+    checkpoints = Checkpoints(folder(workdir) / "checkpoints", read_only=True)
     try:
         online = checkpoints.restore_raw(["online"], step)["online"]
     finally:
@@ -142,11 +144,11 @@ def load_encoder(workdir: str | Path, *, step: int | None = None, spec: Spec | N
     return evaluate.Encoder(objects.encoder(spec), variables, spec.views.recipe(), mesh)
 
 
-def checkpoint_step(workdir: str | Path, step: int | None = None) -> int:
-    """The step of the checkpoint that ``load_encoder`` takes."""
-    checkpoints = Checkpoints(Path(workdir) / "checkpoints", read_only=True)
+def checkpoint_note(workdir: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:
+    """What travels with the checkpoint that ``load_encoder`` takes: its step, the version that wrote it, the configuration's digest."""
+    checkpoints = Checkpoints(folder(workdir) / "checkpoints", read_only=True)
     try:
-        return int(checkpoints.note(step)["step"])
+        return checkpoints.note(step)
     finally:
         checkpoints.close()
 
@@ -196,13 +198,13 @@ EVALUATIONS: dict[str, Callable[[Spec, evaluate.Encoder], dict[str, evaluate.Res
 }
 
 
-def evaluation(kind: str, workdir: str | Path, spec: Spec, *, step: int | None = None) -> list[tuple[evaluate.Result, Path]]:
+def evaluation(kind: str, workdir: str | os.PathLike[str], spec: Spec, *, step: int | None = None) -> list[tuple[evaluate.Result, Any]]:
     """Evaluates the run's encoder in one way; each result is saved below ``workdir/evaluation`` and returned with its path."""
     found = EVALUATIONS[kind](spec, load_encoder(workdir, step=step, spec=spec))
     return [(result, evaluate.save(workdir, name, result)) for name, result in found.items()]
 
 
-def report(workdir: str | Path, spec: Spec, *, step: int | None = None) -> Path:
+def report(workdir: str | os.PathLike[str], spec: Spec, *, step: int | None = None) -> Any:
     """Writes the report of the run; returns the page's path."""
     from byol_jax.report import write_report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -17,29 +18,31 @@ from byol_jax.config import ConfigError, Spec
 from byol_jax.config.sweep import Point, Sweep
 from byol_jax.report.sweep import write_page
 from byol_jax.train.loop import Diverged
+from byol_jax.workdir import folder as folder_of
 
 RESULTS = "results.jsonl"
 
 
-def sweep(study: Sweep, scale: str, folder: Path, workdir: Path, say: Callable[[str], None] = print) -> Path:
+def sweep(study: Sweep, scale: str, folder: Path, workdir: str | os.PathLike[str], say: Callable[[str], None] = print) -> Path:
     """Trains and measures every point that ``folder/results.jsonl`` does not hold yet, seed by seed, and writes the page anew after each.
 
     A point whose run diverged is a result too: it is noted and the sweep goes on.
 
     Args:
       folder: of the sweep's file, for its results and page.
-      workdir: for the runs, one folder each; an interrupted run goes on from its checkpoint.
+      workdir: for the runs, one folder each below that of the scale; an interrupted run goes on from its checkpoint.
 
     Returns:
       The page's path.
     """
+    runs_in = folder_of(workdir) / scale
     todo = [(seed, point) for seed in study.scales[scale].seeds for point in study.at(scale)]
     for number, (seed, point) in enumerate(todo, 1):
         known = {(row["scale"], row["point"], row["seed"]) for row in results(folder)}
         if (scale, point.name, seed) in known:
             continue
         say(f"[{number}/{len(todo)}] {point.name}, seed {seed}")
-        row = {"scale": scale, "point": point.name, "seed": seed, **measure(study.spec(point, scale, seed), workdir / _place(point, seed))}
+        row = {"scale": scale, "point": point.name, "seed": seed, **measure(study.spec(point, scale, seed), runs_in / _place(point, seed))}
         if parallel.is_main():
             with (folder / RESULTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -65,7 +68,7 @@ def _place(point: Point, seed: int) -> Path:
     return Path(re.sub(r"[^\w.=-]+", "_", point.name).strip("_")) / f"seed{seed}"
 
 
-def measure(spec: Spec, workdir: Path) -> dict[str, Any]:
+def measure(spec: Spec, workdir: os.PathLike[str]) -> dict[str, Any]:
     """Trains as configured and judges the features; {"metrics": shares, ...} or, where the run diverged, {"diverged": why, ...}."""
     began = time.monotonic()
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"

@@ -7,12 +7,13 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from byol_jax.workdir import folder
 
 
 class Result:
@@ -51,9 +52,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def save(workdir: str | os.PathLike[str], name: str, result: Result) -> Path:
+def save(workdir: str | os.PathLike[str], name: str, result: Result) -> Any:
     """Writes ``workdir/evaluation/<name>.json`` (whole or not at all) and returns its path."""
-    path = Path(workdir) / "evaluation" / f"{name}.json"
+    path = folder(workdir) / "evaluation" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     title, headings, cells = result.rows()
     content = {

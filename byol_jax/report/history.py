@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ class Curve:
     values: np.ndarray
 
 
-def read_metrics(workdir: Path) -> dict[str, Curve]:
+def read_metrics(workdir: Any) -> dict[str, Curve]:
     """The curves in ``metrics.jsonl``: a JSON object a line, "step" and any metrics.
 
     A last line cut short by a kill is left out, as are nulls (numbers that were not finite). Of a step written twice the later line counts.
@@ -69,14 +68,14 @@ def headlines(curves: dict[str, Curve]) -> list[tuple[str, str]]:
     return [(heading, form.format(last[name])) for name, heading, form in HEADLINES if name in last]
 
 
-def read_evaluations(workdir: Path) -> list[dict[str, Any]]:
+def read_evaluations(workdir: Any) -> list[dict[str, Any]]:
     """The tables that ``evaluate.save`` left, few labels first: name, title, headings, rows, text_columns."""
     files = sorted((workdir / "evaluation").glob("*.json"), key=lambda path: (path.stem not in FIRST, path.stem))
     tables = [{"name": path.stem, **json.loads(path.read_text(encoding="utf-8"))} for path in files]
     return [table for table in tables if {"title", "headings", "rows", "text_columns"} <= table.keys()]
 
 
-def read_config(workdir: Path) -> str | None:
+def read_config(workdir: Any) -> str | None:
     """config.json, indented; None if the run has none (a notebook's)."""
     path = workdir / "config.json"
     return json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=2) if path.is_file() else None

@@ -16,6 +16,7 @@ from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import features
 from byol_jax.report import history, pictures, plots
 from byol_jax.views import Views
+from byol_jax.workdir import folder as run_folder
 
 CAPTIONS = {
     "quality": (
@@ -48,7 +49,7 @@ def write_report(
     examples: int = 2000,
     bank: int = 10_000,
     seed: int = 0,
-) -> Path:
+) -> Any:
     """Writes ``workdir/report/index.html`` and its PNGs.
 
     The page stands alone: pictures are embedded, nothing is fetched. Sections whose material the run lacks are left out.
@@ -66,8 +67,8 @@ def write_report(
     Returns:
       Path of the page.
     """
-    workdir = Path(workdir)
-    found = history.read_metrics(workdir)
+    run = run_folder(workdir)
+    found = history.read_metrics(run)
     shown = source if test is None else test
     names = getattr(source, "class_names", None)
     sample, kept = spread(shown, examples), spread(source, bank)
@@ -79,22 +80,22 @@ def write_report(
         "map": pictures.embedding_map(features(encoder, sample), names, seed=seed),
         "neighbours": pictures.neighbour_rows(encoder, asked, kept, features(encoder, kept), names, seed=seed),
     }
-    folder = workdir / "report"
+    folder = run / "report"
     folder.mkdir(parents=True, exist_ok=True)
     sections = [_section(folder, name, figure, examples=len(sample)) for name, figure in figures.items() if figure is not None]
     page = _template().render(
-        title=workdir.resolve().name,
+        title=run.resolve().name,
         headlines=history.headlines(found),
         sections=sections,
-        tables=history.read_evaluations(workdir),
-        config=history.read_config(workdir),
+        tables=history.read_evaluations(run),
+        config=history.read_config(run),
     )
     path = folder / "index.html"
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _section(folder: Path, name: str, figure: Figure, **facts: Any) -> dict[str, str]:
+def _section(folder: Any, name: str, figure: Figure, **facts: Any) -> dict[str, str]:
     """Saves the picture and returns what the template needs of it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})

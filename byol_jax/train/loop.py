@@ -28,6 +28,8 @@ Step = Callable[[Any, Any], tuple[Any, dict[str, Any]]]
 class Diverged(ValueError):
     """The loss, or a weight, is no longer a finite number."""
 
+    exit_code = 1  # of the command line: not a mistake in the command
+
 
 @dataclass(frozen=True)
 class Fitted:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ from byol_jax.train.loop import fit
 from byol_jax.train.monitor import evaluation
 from byol_jax.train.writers import make_writers
 from byol_jax.views import Views
+from byol_jax.workdir import folder as run_folder
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,14 @@ class Run:
     Attributes:
       state: after ``step`` updates, on the mesh it was trained on.
       views: how an image is prepared for the encoder; None if the run was trained on views of the user's own.
+      workdir: a path, of ``pathlib`` or, remote, of ``etils.epath``; None if there is none.
       metrics: the last number logged under each name.
     """
 
     state: ByolState
     method: Byol
     views: Views | None
-    workdir: Path | None
+    workdir: Any
     step: int
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -64,7 +66,7 @@ def pretrain(
     learning_rate: float | optax.Schedule | None = None,
     tau: float | optax.Schedule = 0.996,
     seed: int = 0,
-    workdir: str | Path | None = None,
+    workdir: str | os.PathLike[str] | None = None,
     augment_on: str = "device",
     accumulate: int = 1,
     max_bad_share: float = 0.01,
@@ -91,7 +93,7 @@ def pretrain(
         of 10 epochs or a tenth of the run if that is less, cosine to 0; ``learning_rate`` is its base rate for batch 256 (0.2), or a
         schedule. Beside an ``optimizer`` of your own ``learning_rate`` may only be a schedule, and is only logged.
       tau: the target's decay at the start, rising to 1 by a cosine (section 3.3); or a schedule.
-      workdir: for checkpoints and metrics; None keeps nothing. With it, SIGTERM and Ctrl-C save and exit with code 0.
+      workdir: for checkpoints and metrics, also gs://bucket/run; None keeps none. With it, SIGTERM and Ctrl-C save and exit with code 0.
       augment_on, max_bad_share: see ``byol_jax.data.pipeline.train_batches``; accumulate: micro-batches in a step.
       test_data: labelled; k-NN accuracy (``knn_k`` neighbours, temperature 0.07) is measured on it ``evaluate_every_epochs``
         (None: ten times a run, 0: never). Neighbours, and RankMe, come from ``monitor_examples`` spread evenly over
@@ -109,7 +111,7 @@ def pretrain(
     ema = tau if callable(tau) else ema_decay(tau, steps)
     init_key, step_key = jax.random.split(jax.random.key(seed))
     step = make_train_step(method, tx, ema=ema, augment=augment, key=step_key, mesh=mesh, accumulate=accumulate, log=schedules)
-    facts, folder = start.facts(seed, batch_size, steps, data, note), None if workdir is None else Path(workdir)
+    facts, folder = start.facts(seed, batch_size, steps, data, note), None if workdir is None else run_folder(workdir)
     every = start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size)
     known = data if monitor_data is None else monitor_data
     look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, every_steps=every, steps=steps)

@@ -7,7 +7,6 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import jax
@@ -83,7 +82,7 @@ def optimization(
     return lars(learning_rate), {"learning_rate": learning_rate}
 
 
-def open_checkpoints(workdir: Path | None, *, every_steps: int, keep: int, known: Mapping[str, Any]) -> Checkpoints | None:
+def open_checkpoints(workdir: Any, *, every_steps: int, keep: int, known: Mapping[str, Any]) -> Checkpoints | None:
     """The run's checkpoints; warns if those there were made with other facts (seed, batch size ...)."""
     if workdir is None:
         return None
@@ -153,7 +152,7 @@ def begin(
     return state
 
 
-def metrics_so_far(workdir: Path | None) -> dict[str, float]:
+def metrics_so_far(workdir: Any) -> dict[str, float]:
     """The last number under each name in metrics.jsonl, so that a run that was already complete still has its numbers."""
     path = workdir / "metrics.jsonl" if workdir is not None else None
     lines = path.read_text().splitlines() if path is not None and path.exists() else []

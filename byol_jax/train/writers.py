@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import json
+import logging
 import math
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,12 +19,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from byol_jax import parallel
 from byol_jax.train.hooks import Hook, Metrics
+from byol_jax.workdir import is_remote
 
+_LOG = logging.getLogger("byol_jax.train")
 NAMES = ("terminal", "jsonl", "tensorboard", "wandb")
 
 
 def make_writers(
-    names: Sequence[str | Hook], *, workdir: Path | None, start_step: int, steps: int, run: Mapping[str, Any] | None = None
+    names: Sequence[str | Hook], *, workdir: Any, start_step: int, steps: int, run: Mapping[str, Any] | None = None
 ) -> list[Hook]:
     """Writers by name, or your own hooks as they are. Without a workdir only the terminal is written to.
 
@@ -41,7 +45,7 @@ def make_writers(
         elif name == "terminal":
             made.append(Terminal(start_step=start_step, steps=steps))
         elif workdir is not None and name == "jsonl":
-            made.append(Jsonl(workdir / "metrics.jsonl", start_step=start_step))
+            made.append((RemoteJsonl if is_remote(workdir) else Jsonl)(workdir / "metrics.jsonl", start_step=start_step))
         elif workdir is not None and name == "tensorboard":
             made.append(TensorBoard(workdir / "tensorboard", start_step=start_step))
         elif workdir is not None:
@@ -55,21 +59,56 @@ class Jsonl(Hook):
     On resume the lines at or past ``start_step`` are dropped, since they will be written again; so is half a line, left by a kill.
     """
 
-    def __init__(self, path: Path, *, start_step: int) -> None:
+    def __init__(self, path: Any, *, start_step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            kept = [line for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) < start_step]
+            kept = _lines_before(start_step, path)
             fresh = path.with_suffix(".tmp")
             fresh.write_bytes(b"".join(kept))
             fresh.replace(path)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def log(self, step: int, metrics: Metrics) -> None:
-        numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        os.write(self._file, (json.dumps({"step": step, **numbers}) + "\n").encode())
+        os.write(self._file, _line(step, metrics))
 
     def close(self) -> None:
         os.close(self._file)
+
+
+class RemoteJsonl(Hook):
+    """The same file in an object store, where nothing can be appended: written anew, whole, at most every ``every`` seconds.
+
+    A kill loses what was logged since. A write that fails is made up for by the next one; the run does not stop for it.
+    """
+
+    def __init__(self, path: Any, *, start_step: int, every: float = 60.0) -> None:
+        self._path, self._every, self._written = path, every, time.monotonic()
+        self._lines = _lines_before(start_step, path) if path.exists() else []
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        self._lines.append(_line(step, metrics))
+        if time.monotonic() - self._written >= self._every:
+            self._write()
+
+    def close(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_bytes(b"".join(self._lines))
+        except Exception as error:  # each store has its own
+            _LOG.warning("%s: not written this time: %s", self._path, error)
+
+
+def _line(step: int, metrics: Metrics) -> bytes:
+    numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    return (json.dumps({"step": step, **numbers}) + "\n").encode()
+
+
+def _lines_before(start_step: int, path: Any) -> list[bytes]:
+    return [line for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) < start_step]
 
 
 def _step_of(line: bytes) -> float:
@@ -140,14 +179,29 @@ def _shown(metrics: Metrics) -> list[str]:
 
 
 class TensorBoard(Hook):
-    """Scalars for TensorBoard, by tensorboardX. On resume the events at or past ``start_step`` are purged."""
+    """Scalars for TensorBoard, by tensorboardX. On resume the events at or past ``start_step`` are purged.
 
-    def __init__(self, folder: Path, *, start_step: int) -> None:
+    It writes to gs:// and s3:// by the packages google-cloud-storage and boto3, to no other store.
+    """
+
+    def __init__(self, folder: Any, *, start_step: int) -> None:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise ValueError("writers: 'tensorboard' needs the package tensorboardX: pip install 'byol-jax[tensorboard]'") from error
+        if is_remote(folder):
+            self._check_store(str(folder))
         self._writer = SummaryWriter(str(folder), purge_step=start_step or None)
+
+    @staticmethod
+    def _check_store(url: str) -> None:
+        module, package = {"gs": ("google.cloud.storage", "google-cloud-storage"), "s3": ("boto3", "boto3")}.get(url[:2], ("", ""))
+        if not module:
+            raise ValueError(f"writers: 'tensorboard' cannot write to {url}; only to a local folder, gs:// or s3://")
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(f"writers: 'tensorboard' needs the package {package} to write to {url}") from error
 
     def log(self, step: int, metrics: Metrics) -> None:
         for name, value in metrics.items():
@@ -160,10 +214,12 @@ class TensorBoard(Hook):
 class WandB(Hook):
     """Weights & Biases. The run's id stays in ``workdir/wandb_id``, so a resumed run goes on in the same place.
 
+    Its own files must be local: with a remote workdir they are in a new temporary folder.
+
     Its own environment variables rule: ``WANDB_MODE=offline`` needs no account, ``WANDB_PROJECT`` names the project.
     """
 
-    def __init__(self, workdir: Path, *, run: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, workdir: Any, *, run: Mapping[str, Any] | None = None) -> None:
         try:
             import wandb
         except ImportError as error:
@@ -175,7 +231,7 @@ class WandB(Hook):
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "byol_jax"),
             name=workdir.name,
-            dir=str(workdir),
+            dir=tempfile.mkdtemp(prefix="wandb-") if is_remote(workdir) else str(workdir),
             id=kept.read_text().strip(),
             resume="allow",
             config=dict(run or {}),

@@ -1,10 +1,13 @@
 """A real run with a tiny network, as a program: started, killed and started again by the tests of killing and of two processes.
 
-usage: tiny_run.py WORKDIR STEPS [key=value ...]     keys: die_at, die_in_save, die_after, sleep, devices
+usage: tiny_run.py WORKDIR STEPS [key=value ...]     keys: die_at, die_in_save, die_after, sleep, devices,
+fail_data, fail_save (which batch or step), on (in which process)
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import signal
 import sys
@@ -40,6 +43,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     if "die_in_save" in options:
         die_during_save(int(options["die_in_save"]), float(options["die_after"]))
+    if parallel.process_shard()[0] == int(options.get("on", 0)):
+        fail_somewhere(int(options.get("fail_data", 0)), int(options.get("fail_save", 0)))
     method = Byol(Tiny(), MLP(hidden=8, out=8), MLP(hidden=8, out=8), num_classes=10)
     run = pretrain(
         method,
@@ -76,6 +81,27 @@ def die_during_save(step: int, delay: float) -> None:
         return started
 
     Checkpoints.save = save  # type: ignore[method-assign]
+
+
+def fail_somewhere(batch: int, step: int) -> None:
+    """Makes the data raise at its ``batch``-th batch, or the disk be full when ``step`` is saved; 0: never."""
+    from byol_jax.checkpoint import ocp
+    from byol_jax.data.prefetch import Batches
+
+    given, saving = Batches.__next__, ocp.CheckpointManager.save
+    seen = itertools.count(1)
+
+    def next_batch(self: Batches) -> object:
+        if next(seen) == batch:
+            raise ValueError("7 of 9 files cannot be decoded")
+        return given(self)
+
+    def save(self: object, at: int, *args: object, **kwargs: object) -> bool:
+        if at == step:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return bool(saving(self, at, *args, **kwargs))
+
+    Batches.__next__, ocp.CheckpointManager.save = next_batch, save  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":
