@@ -18,10 +18,12 @@ def warmup_cosine(base: float, *, batch_size: int, steps: int, warmup_steps: int
     Step 0 of a warm-up has rate 0, as in the official code.
 
     Raises:
-      ValueError: if the warm-up is negative or leaves no step for the cosine.
+      ValueError: if there is no step, or the warm-up is negative or leaves none for the cosine.
     """
+    if steps < 1:
+        raise ValueError(f"steps = {steps}: a schedule has at least 1 step")
     if not 0 <= warmup_steps < steps:
-        nearest = min(max(warmup_steps, 0), max(steps - 1, 0))
+        nearest = min(max(warmup_steps, 0), steps - 1)
         raise ValueError(f"warmup_steps = {warmup_steps} must be in [0, steps) = [0, {steps}); nearest valid: {nearest}")
     peak = scaled(base, batch_size)
 

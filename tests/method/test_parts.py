@@ -63,6 +63,8 @@ def test_warmup_and_cosine() -> None:
 def test_warmup_that_leaves_no_step(warmup: int, nearest: int) -> None:
     with pytest.raises(ValueError, match=rf"warmup_steps = {warmup} must be in \[0, steps\) = \[0, 30\); nearest valid: {nearest}"):
         m.warmup_cosine(0.2, batch_size=256, steps=30, warmup_steps=warmup)
+    with pytest.raises(ValueError, match="steps = 0: a schedule has at least 1 step"):
+        m.cosine(0.2, batch_size=256, steps=0)
 
 
 @pytest.mark.parametrize("make", [m.lars, m.adamw, m.sgd])
