@@ -74,11 +74,7 @@ def parser() -> argparse.ArgumentParser:
     _config(
         verb("pretrain", pretrain, "pretrain, or go on with the run that stands in the folder (then --config may be left out)", workdir)
     )
-    verb("evaluate", evaluate, "evaluate the encoder of a run", workdir, step).add_argument(
-        "kind",
-        choices=("knn", "linear", "collapse", "fewlabels"),
-        help="knn; linear: L-BFGS and the paper's SGD; collapse: spread and rank; fewlabels: against raw pixels and the untrained network",
-    )
+    _evaluations(verb("evaluate", evaluate, "evaluate the encoder of a run", workdir, step))
     converted = verb("convert", convert, "make a run from a checkpoint of another code; nothing in the file is executed")
     converted.add_argument("--from", dest="source", choices=("deepmind",), required=True, help="the code that wrote it")
     converted.add_argument("file", metavar="FILE", help="deepmind: pretrain.pkl or linear-eval.pkl of the official BYOL code")
@@ -87,6 +83,28 @@ def parser() -> argparse.ArgumentParser:
     swept.add_argument("study", metavar="SWEEP.py[:SCALE]", help="such as experiments/paper/tau/sweep.py:small")
     verb("report", report, "write a page of curves, pictures and numbers of a run", workdir, step)
     return root
+
+
+KINDS = {
+    "knn": "weighted k-NN",
+    "linear": "L-BFGS and SGD on features computed once",
+    "linear_paper": "the paper's SGD from cropped and flipped images",
+    "collapse": "spread and rank",
+    "fewlabels": "against raw pixels and the untrained network",
+}
+
+
+def _evaluations(added: argparse.ArgumentParser) -> None:
+    """The kinds of evaluation, and the flags that some of them take: absent ones are not passed on, so defaults stand with the kind."""
+    added.add_argument("kind", choices=KINDS, help="; ".join(f"{name}: {text}" for name, text in KINDS.items()))
+    flags = added.add_argument_group("options of some kinds", argument_default=argparse.SUPPRESS)
+    flags.add_argument("--epochs", type=int, help="linear_paper: passes over the training set (80)")
+    flags.add_argument("--batch-size", type=int, help="linear_paper: 1024")
+    flags.add_argument(
+        "--held-out", type=float, metavar="SHARE", help="of the training set, to choose by (0.01; of fewer than 100,000: 0.1)"
+    )
+    flags.add_argument("--regularised", action="store_true", help="linear_paper: bounded and penalised logits (Table 7)")
+    flags.add_argument("--photometric", action="store_true", help="linear_paper: on the augmentations of pretraining (Table 7)")
 
 
 def _config(group: argparse._ActionsContainer, **options: bool) -> None:
@@ -121,7 +139,8 @@ def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None
 
     parallel.initialize()
     spec = cfg.override(build.read_spec(args.workdir), overrides)
-    for result, path in build.evaluation(args.kind, args.workdir, spec, step=args.step):
+    options = {name: value for name, value in vars(args).items() if name not in ("kind", "workdir", "verb", "run", "traceback", "step")}
+    for result, path in build.evaluation(args.kind, args.workdir, spec, step=args.step, **options):
         if parallel.is_main():
             print(f"{result.table()}\nwritten to {path}\n")
 

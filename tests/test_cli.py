@@ -175,6 +175,28 @@ def test_a_run_from_pretraining_to_evaluation(
     assert "no step 77" in capsys.readouterr().err
 
 
+def evaluated(workdir: Path, name: str) -> dict[str, Any]:
+    return json.loads((workdir / "evaluation" / f"{name}.json").read_text())["result"]
+
+
+def test_the_papers_protocols(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workdir = tmp_path / "run"
+    assert run("pretrain", "--config", tiny, "--workdir", str(workdir), "--config.evaluation.every_epochs=0") == 0
+    common = ("--workdir", str(workdir))
+
+    assert run("evaluate", "linear_paper", *common, "--epochs", "2", "--batch-size", "16", "--regularised") == 0
+    result = evaluated(workdir, "linear_paper_regularised")
+    assert result["protocol"] == "SGD, crops and flips, regularised"
+    assert list(result["held_out"]) == ["0.4", "0.3", "0.2", "0.1", "0.05"]
+    assert (result["train_examples"], result["test_examples"]) == (44, 20)
+
+    capsys.readouterr()
+    assert run("evaluate", "knn", *common, "--epochs", "2") == 2
+    assert "--epochs: evaluate knn has no options; it belongs to linear_paper" in capsys.readouterr().err
+    assert run("evaluate", "linear_paper", *common, "--batch-size", "0") == 2
+    assert "--batch-size 0: must be 1 or more" in capsys.readouterr().err
+
+
 def test_every_evaluation_has_its_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", "--help") == 0
     assert "{" + ",".join(byol_jax.build.EVALUATIONS) + "}" in capsys.readouterr().out

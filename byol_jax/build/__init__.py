@@ -1,6 +1,7 @@
 """From a checked configuration to objects, runs and results. Everything above it is words (``cli``), everything below it is code."""
 
 from byol_jax.build.convert import READERS, convert
+from byol_jax.build.evaluations import EVALUATIONS, evaluation
 from byol_jax.build.objects import (
     byol,
     encoder,
@@ -16,7 +17,7 @@ from byol_jax.build.objects import (
     training_views,
     warmup_steps,
 )
-from byol_jax.build.runs import EVALUATIONS, claim, evaluation, farewell, load_encoder, pretrain, read_spec, report
+from byol_jax.build.runs import claim, farewell, load_encoder, pretrain, read_spec, report
 from byol_jax.build.show import describe
 from byol_jax.build.sweep import sweep
 

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from byol_jax import data, views
 from byol_jax.evaluate import Encoder, linear, linear_features, save, sgd, sgd_features
 from byol_jax.evaluate.features import Features
-from byol_jax.evaluate.linear import fit, hold_out, score, standardised
-from byol_jax.evaluate.sgd import crop_and_flip
+from byol_jax.evaluate.linear import Classifier, fit, hold_out, score, standardised
+from byol_jax.evaluate.sgd import PLAIN, REGULARISED, Layers, crop_and_flip, held_out_share, init_layers, sgd_step
 
 
 def _blobs(n, *, classes=4, dim=6, noise=1.0, seed=0):
@@ -117,6 +117,42 @@ def test_sgd_rates_are_independent_of_each_other():
     assert beside.held_out.keys() == {0.1, 50.0}
 
 
+def _numpy_loss(w, b, x, y, alpha, beta):
+    """Table 7's loss and its gradient by w and b, in float64 and by hand."""
+    raw = x @ w + b
+    logits = alpha * np.tanh(raw / alpha)
+    exp = np.exp(logits)
+    p = exp / exp.sum(1, keepdims=True)
+    one_hot = np.eye(w.shape[1])[y]
+    loss = -np.log(p[np.arange(len(y)), y]).mean() + beta * np.mean(logits**2)
+    slope = (p - one_hot) / len(y) + 2 * beta * logits / logits.size
+    slope *= 1 - (logits / alpha) ** 2
+    return loss, x.T @ slope, slope.sum(0)
+
+
+def test_regularised_loss_and_two_steps_by_hand():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 5)) * 8, rng.integers(0, 3, 12)
+    layers = init_layers(jax.random.key(1), 5, 3, rates=1)
+    w, b = np.asarray(layers.classifier.w[0], np.float64) * 5, np.zeros(3)
+    layers = Layers(Classifier(jnp.asarray(w[None], jnp.float32), layers.classifier.b), layers.momentum)
+    trace_w, trace_b = np.zeros_like(w), np.zeros_like(b)
+    for rate in (0.3, 0.1):
+        layers, losses = sgd_step(layers, jnp.asarray(x, jnp.float32), jnp.asarray(y), jnp.asarray([rate], jnp.float32), loss=REGULARISED)
+        loss, grad_w, grad_b = _numpy_loss(w, b, x, y, 20.0, 1e-2)
+        assert losses[0] == pytest.approx(loss, rel=2e-6)
+        trace_w, trace_b = grad_w + 0.9 * trace_w, grad_b + 0.9 * trace_b
+        w, b = w - rate * (grad_w + 0.9 * trace_w), b - rate * (grad_b + 0.9 * trace_b)
+    np.testing.assert_allclose(layers.classifier.w[0], w, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layers.classifier.b[0], b, rtol=1e-5, atol=1e-6)
+    logits = jnp.asarray(x @ w, jnp.float32)
+    assert float(jnp.abs(REGULARISED(logits, jnp.asarray(y)) - PLAIN(logits, jnp.asarray(y))).max()) > 0.1
+
+
+def test_held_out_share_is_one_per_cent_of_imagenet():
+    assert (held_out_share(1_281_167), held_out_share(1437)) == (0.01, 0.1)
+
+
 class Channels(nn.Module):
     """Mean and spread of each channel: features that survive crops and flips."""
 
@@ -140,6 +176,24 @@ def test_sgd_from_images(augment):
     result = sgd(encoder, _coloured(48, 0), _coloured(30, 1), augment=augment, **options)
     assert result.top1 == 1.0
     assert result.train_examples == 48
+    assert result.protocol == ("SGD, crops and flips" if augment else "SGD")
+
+
+def test_sgd_from_images_as_in_table_7():
+    """Colour jitter reaches the layer, so its weights differ from those of crops and flips; the classes are still told apart."""
+    encoder = Encoder(Channels(), {}, views.small(8).both(hue=0.0, grayscale=0.0, solarize=0.0))
+    options = {"base_rates": (0.4,), "epochs": 6, "batch_size": 16}
+    seen = {}
+    for photometric in (False, True):
+        pairs = importlib.import_module("byol_jax.evaluate.sgd")._augmented(
+            encoder, _coloured(48, 0), 16, 0, encoder.views if photometric else crop_and_flip(encoder.views)
+        )
+        seen[photometric] = next(pairs)[0]
+        pairs.close()
+    assert np.abs(seen[True] - seen[False]).max() > 0.1
+    result = sgd(encoder, _coloured(48, 0), _coloured(30, 1), photometric=True, loss=REGULARISED, **options)
+    assert result.protocol == "SGD, pretraining augmentations, regularised"
+    assert result.top1 > 0.9
 
 
 def test_linear_from_images():
