@@ -8,6 +8,7 @@ from byol_jax.evaluate.collapse import CollapseResult, collapse, collapse_featur
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, pixels
 from byol_jax.evaluate.fewlabels import FewLabelsResult, few_labels
+from byol_jax.evaluate.grid import FineTuneResult, fine_tune
 from byol_jax.evaluate.knn import KnnResult, knn, knn_features, nearest
 from byol_jax.evaluate.linear import LinearResult, linear, linear_features
 from byol_jax.evaluate.result import Result, save
@@ -18,6 +19,7 @@ __all__ = [
     "Encoder",
     "Features",
     "FewLabelsResult",
+    "FineTuneResult",
     "KnnResult",
     "LinearResult",
     "Result",
@@ -25,6 +27,7 @@ __all__ = [
     "collapse_features",
     "features",
     "few_labels",
+    "fine_tune",
     "knn",
     "knn_features",
     "linear",

@@ -163,6 +163,16 @@ def score(classifier: Classifier, test: Features) -> tuple[float, float, float]:
     return top1, top5, loss
 
 
+def score_logits(logits: Features) -> tuple[float, float, float]:
+    """``score`` of a classifier's output: its logits [N, C] in place of embeddings."""
+    sums = np.zeros(3, np.float64)
+    for start in range(0, len(logits), 8192):
+        rows = slice(start, start + 8192)
+        sums += np.asarray(_counts(jnp.asarray(logits.embedding[rows]), jnp.asarray(logits.label[rows])))
+    top1, top5, loss = (float(v) for v in sums / len(logits))
+    return top1, top5, loss
+
+
 def _path(
     train: Features, held: Features, penalties: Sequence[float], classes: int, max_iterations: int
 ) -> dict[float, tuple[float, float]]:
@@ -203,7 +213,11 @@ def _minimise(
 
 @jax.jit
 def _score(c: Classifier, x: jax.Array, y: jax.Array) -> jax.Array:
-    logits = _logits(c, x)
+    return _counts(_logits(c, x), y)
+
+
+@jax.jit
+def _counts(logits: jax.Array, y: jax.Array) -> jax.Array:
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
     return jnp.stack([in_top_k(logits, y, 1).astype(jnp.float32).sum(), in_top_k(logits, y, 5).astype(jnp.float32).sum(), losses.sum()])
 
