@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from byol_jax import config as cfg
@@ -91,6 +91,7 @@ KINDS = {
     "linear_paper": "the paper's SGD from cropped and flipped images",
     "collapse": "spread and rank",
     "fewlabels": "against raw pixels and the untrained network",
+    "semisup": "the whole network fine-tuned on a hundredth and a tenth of the labels",
 }
 
 
@@ -98,13 +99,26 @@ def _evaluations(added: argparse.ArgumentParser) -> None:
     """The kinds of evaluation, and the flags that some of them take: absent ones are not passed on, so defaults stand with the kind."""
     added.add_argument("kind", choices=KINDS, help="; ".join(f"{name}: {text}" for name, text in KINDS.items()))
     flags = added.add_argument_group("options of some kinds", argument_default=argparse.SUPPRESS)
-    flags.add_argument("--epochs", type=int, help="linear_paper: passes over the training set (80)")
-    flags.add_argument("--batch-size", type=int, help="linear_paper: 1024")
+    flags.add_argument(
+        "--epochs", type=_numbers(int), help="linear_paper: passes over the training set (80); semisup: to choose among (30,50)"
+    )
+    flags.add_argument("--batch-size", type=int, help="linear_paper, semisup: 1024")
     flags.add_argument(
         "--held-out", type=float, metavar="SHARE", help="of the training set, to choose by (0.01; of fewer than 100,000: 0.1)"
     )
     flags.add_argument("--regularised", action="store_true", help="linear_paper: bounded and penalised logits (Table 7)")
     flags.add_argument("--photometric", action="store_true", help="linear_paper: on the augmentations of pretraining (Table 7)")
+    flags.add_argument("--share", type=_numbers(float), help="semisup: of the labels (0.01,0.1)")
+    flags.add_argument("--rates", type=_numbers(float), help="semisup: learning rates to choose among (0.01,0.02,0.05,0.1,0.005)")
+
+
+def _numbers(kind: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:
+    """Reads one number or several, ``1,2,5``."""
+
+    def numbers(text: str) -> tuple[float, ...]:
+        return tuple(kind(part) for part in text.split(","))
+
+    return numbers
 
 
 def _config(group: argparse._ActionsContainer, **options: bool) -> None:

@@ -190,9 +190,28 @@ def test_the_papers_protocols(tiny: str, tmp_path: Path, capsys: pytest.CaptureF
     assert list(result["held_out"]) == ["0.4", "0.3", "0.2", "0.1", "0.05"]
     assert (result["train_examples"], result["test_examples"]) == (44, 20)
 
+    grid = ("--rates", "0.1,1", "--epochs", "1", "--batch-size", "8")
+    assert run("evaluate", "semisup", *common, "--share", "0.25,0.5", *grid) == 0
+    result = evaluated(workdir, "semisup_25pct")
+    assert set(result["held_out"]) == {"rate0.1-epochs1", "rate1-epochs1"}
+    assert (result["train_examples"], result["test_examples"]) == (11, 20)
+    assert evaluated(workdir, "semisup_50pct")["train_examples"] == 22
+    points = sorted((workdir / "evaluation" / "finetune" / "semisup_25pct").iterdir())
+    assert [path.name for path in points] == ["rate0.1-epochs1.json", "rate1-epochs1.json"]
+    before = [path.stat().st_mtime_ns for path in points]
+    assert run("evaluate", "semisup", *common, "--share", "0.25", *grid) == 0
+    assert [path.stat().st_mtime_ns for path in points] == before  # nothing was trained again
+
     capsys.readouterr()
+    assert run("evaluate", "semisup", *common, "--share", "2") == 2
+    assert "--share 2: must lie between 0 and 1" in capsys.readouterr().err
+    imagenet = ("--config.data.source=tfds", "--config.data.name=imagenet2012:5.*.*")
+    assert run("evaluate", "semisup", *common, *imagenet, "--share", "0.02") == 2
+    assert "the fixed subsets 0.01 and 0.1; nearest: 0.01" in capsys.readouterr().err
+    assert run("evaluate", "linear_paper", *common, "--epochs", "2,3") == 2
+    assert "--epochs 2,3: linear_paper trains for one number of epochs" in capsys.readouterr().err
     assert run("evaluate", "knn", *common, "--epochs", "2") == 2
-    assert "--epochs: evaluate knn has no options; it belongs to linear_paper" in capsys.readouterr().err
+    assert "--epochs: evaluate knn has no options; it belongs to linear_paper, semisup" in capsys.readouterr().err
     assert run("evaluate", "linear_paper", *common, "--batch-size", "0") == 2
     assert "--batch-size 0: must be 1 or more" in capsys.readouterr().err
 

@@ -1,8 +1,8 @@
 """Fine-tuning: the whole network, from pretrained weights, on labelled images (paper, section 4.2, Appendices C.2 and D).
 
 SGD with Nesterov momentum 0.9 on random crops and flips, no regularisation (weight decay only where a setting has it), a rate of
-rate * batch / 256 that falls to 0 along a cosine, as in the official code's linear evaluation. The batch is spread over all devices and batch
-statistics are of the whole of it. Each setting of a grid is trained on the training part; the best on held-out images is reported.
+rate * batch / 256 that falls to 0 along a cosine, as in the official code's linear evaluation. The batch is spread over all devices
+and batch statistics are of the whole of it. The grid, and the choice among its settings, stand in ``evaluate.grid``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from byol_jax.views import Views
 
 Step = Callable[["Tuned", Any, jax.Array, jax.Array], tuple["Tuned", jax.Array]]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
+RATES, EPOCHS = (0.01, 0.02, 0.05, 0.1, 0.005), (30, 50)  # the paper's, for few labels
 
 
 class Classified(nn.Module):
@@ -85,9 +87,7 @@ class Setting:
         return f"rate{self.rate:.3g}-{length}" + (f"-decay{self.weight_decay:.3g}" if self.weight_decay else "")
 
 
-def semi_supervised_grid(
-    rates: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.005), epochs: tuple[int, ...] = (30, 50)
-) -> tuple[Setting, ...]:
+def semi_supervised_grid(rates: tuple[float, ...] = RATES, epochs: tuple[int, ...] = EPOCHS) -> tuple[Setting, ...]:
     """The paper's ten settings for few labels: every rate with every length."""
     return tuple(Setting(rate, length) for rate, length in itertools.product(rates, epochs))
 

@@ -26,7 +26,7 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True)
 class FineTuneResult(Result):
-    """Test accuracy of the setting that was best on the held-out images, as shares; ``held_out`` has the top-1 accuracy of every setting."""
+    """Test accuracy, as shares, of the setting that was best on the held-out images; ``held_out``: their top-1 accuracy by setting."""
 
     text_columns: ClassVar[tuple[int, ...]] = (0,)
 
@@ -135,7 +135,9 @@ def _read(folder: str | os.PathLike[str] | None, setting: Setting, facts: Mappin
         content = json.loads(file.read_text(encoding="utf-8"))
         return content["scores"] if content["facts"] == dict(facts) else None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: is no result of a fine-tuning ({type(error).__name__}: {error}); delete it, and it is done again") from error
+        raise ValueError(
+            f"{file}: is no result of a fine-tuning ({type(error).__name__}: {error}); delete it, and it is done again"
+        ) from error
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

@@ -136,6 +136,17 @@ def hold_out(label: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np
     return np.setdiff1d(np.arange(len(label)), held_rows), held_rows
 
 
+def split_share(label: np.ndarray, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of (a share of each class, rounded, one example at least; all others), sorted. A larger share contains a smaller one."""
+    rng = np.random.default_rng(seed)
+    chosen: list[np.ndarray] = []
+    for c in np.unique(label):
+        members = rng.permutation(np.flatnonzero(label == c))
+        chosen.append(members[: max(round(share * len(members)), 1)])
+    rows = np.sort(np.concatenate(chosen))
+    return rows, np.setdiff1d(np.arange(len(label)), rows)
+
+
 def fit(
     train: Features, l2: float, classes: int, *, start: Classifier | None = None, max_iterations: int = 200, tolerance: float = 1e-7
 ) -> Classifier:

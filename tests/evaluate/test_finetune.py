@@ -82,7 +82,7 @@ def test_two_steps_on_eight_devices_by_hand(encoder, bn_momentum):
         assert float(loss) == pytest.approx(float(value), rel=1e-5)
         grads = jax.tree.map(lambda g, p: g + decay * p if p.ndim == 2 else g, grads, expected["params"])
         trace = jax.tree.map(lambda t, g: 0.9 * t + g, trace, grads)
-        params = jax.tree.map(lambda p, g, t: p - rate * (g + 0.9 * t), expected["params"], grads, trace)
+        params = jax.tree.map(lambda p, g, t, rate=rate: p - rate * (g + 0.9 * t), expected["params"], grads, trace)
         expected = {"params": params, "batch_stats": {"encoder": {"norm": averages}}}
     got = jax.device_get(state.variables)
     assert jax.tree.structure(got) == jax.tree.structure(expected)

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from byol_jax import data, views
 from byol_jax.evaluate import Encoder, linear, linear_features, save, sgd, sgd_features
 from byol_jax.evaluate.features import Features
-from byol_jax.evaluate.linear import Classifier, fit, hold_out, score, standardised
+from byol_jax.evaluate.linear import Classifier, fit, hold_out, score, split_share, standardised
 from byol_jax.evaluate.sgd import PLAIN, REGULARISED, Layers, crop_and_flip, held_out_share, init_layers, sgd_step
 
 
@@ -79,6 +79,15 @@ def test_hold_out_takes_the_same_share_of_each_class():
     assert sorted([*kept, *held]) == list(range(31))
     assert not np.array_equal(held, hold_out(label, 0.2, 1)[1])
     np.testing.assert_array_equal(held, hold_out(label, 0.2, 0)[1])
+
+
+def test_split_share_takes_a_share_of_each_class_and_nests():
+    label = np.repeat([0, 1, 2], [100, 40, 5])
+    small, rest = split_share(label, 0.05)
+    assert np.bincount(label[small]).tolist() == [5, 2, 1]
+    assert sorted([*small, *rest]) == list(range(145))
+    assert set(small) < set(split_share(label, 0.1)[0])
+    np.testing.assert_array_equal(small, split_share(label, 0.05)[0])
 
 
 @pytest.mark.parametrize("evaluate", [linear_features, sgd_features])
