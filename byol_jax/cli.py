@@ -92,6 +92,7 @@ KINDS = {
     "collapse": "spread and rank",
     "fewlabels": "against raw pixels and the untrained network",
     "semisup": "the whole network fine-tuned on a hundredth and a tenth of the labels",
+    "transfer": "linear classifiers on the paper's twelve other data sets",
 }
 
 
@@ -110,6 +111,12 @@ def _evaluations(added: argparse.ArgumentParser) -> None:
     flags.add_argument("--photometric", action="store_true", help="linear_paper: on the augmentations of pretraining (Table 7)")
     flags.add_argument("--share", type=_numbers(float), help="semisup: of the labels (0.01,0.1)")
     flags.add_argument("--rates", type=_numbers(float), help="semisup: learning rates to choose among (0.01,0.02,0.05,0.1,0.005)")
+    flags.add_argument("--tasks", type=_names, help="transfer: some of the twelve, such as cifar10,dtd")
+    flags.add_argument("--data-dir", metavar="DIR", help="transfer: where prepared data stands ($TFDS_DATA_DIR, ~/tensorflow_datasets)")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _numbers(kind: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:

@@ -203,6 +203,9 @@ def test_the_papers_protocols(tiny: str, tmp_path: Path, capsys: pytest.CaptureF
     assert [path.stat().st_mtime_ns for path in points] == before  # nothing was trained again
 
     capsys.readouterr()
+    assert run("evaluate", "transfer", *common, "--tasks", "dtd,pets", "--data-dir", str(tmp_path)) == 2
+    err = capsys.readouterr().err
+    assert f"byol-jax evaluate: --data-dir {tmp_path}: none of the data sets is there; prepare one:\n  tfds build dtd " in err
     assert run("evaluate", "semisup", *common, "--share", "2") == 2
     assert "--share 2: must lie between 0 and 1" in capsys.readouterr().err
     imagenet = ("--config.data.source=tfds", "--config.data.name=imagenet2012:5.*.*")

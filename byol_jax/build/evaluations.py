@@ -18,6 +18,7 @@ from byol_jax.evaluate import finetune
 from byol_jax.evaluate.finetune import semi_supervised_grid
 from byol_jax.evaluate.linear import hold_out, split_share
 from byol_jax.evaluate.sgd import PLAIN, REGULARISED, held_out_share
+from byol_jax.evaluate.tasks import TASKS
 
 Results = dict[str, evaluate.Result]
 
@@ -111,7 +112,7 @@ def few_labelled(spec: Spec, share: float, held_out: float | None = None) -> tup
 
     Of ImageNet in TFDS these are SimCLR's fixed 1 % and 10 % (``imagenet2012_subset``) and, as in the paper, the last 10,009 training
     images; some of the latter (1 % and 10 %) are then in both. Of other data a share of each class, the same for every run and seed, and
-    ``held_out`` of all images from the rest.
+    ``held_out`` of the rest to choose by.
     """
     if not 0 < share < 1:
         raise ConfigError([f"--share {share:g}: must lie between 0 and 1, such as 0.01"])
@@ -133,6 +134,11 @@ def few_labelled(spec: Spec, share: float, held_out: float | None = None) -> tup
     return data.subset(source, chosen), data.subset(source, rest[held])
 
 
+def _transfer(run: Subject, *, tasks: tuple[str, ...] = tuple(TASKS), data_dir: str | None = None) -> Results:
+    place = run.workdir / "evaluation" / "transfer"
+    return {"transfer": evaluate.transfer(run.encoder, tasks, data_dir=data_dir, folder=place)}
+
+
 EVALUATIONS: dict[str, Callable[..., Results]] = {
     "knn": _knn,
     "linear": _linear,
@@ -140,6 +146,7 @@ EVALUATIONS: dict[str, Callable[..., Results]] = {
     "collapse": _collapse,
     "fewlabels": _fewlabels,
     "semisup": _semisup,
+    "transfer": _transfer,
 }
 
 

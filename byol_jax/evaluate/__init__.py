@@ -13,6 +13,7 @@ from byol_jax.evaluate.knn import KnnResult, knn, knn_features, nearest
 from byol_jax.evaluate.linear import LinearResult, linear, linear_features
 from byol_jax.evaluate.result import Result, save
 from byol_jax.evaluate.sgd import sgd, sgd_features
+from byol_jax.evaluate.transfer import TransferResult, transfer
 
 __all__ = [
     "CollapseResult",
@@ -23,6 +24,7 @@ __all__ = [
     "KnnResult",
     "LinearResult",
     "Result",
+    "TransferResult",
     "collapse",
     "collapse_features",
     "features",
@@ -37,4 +39,5 @@ __all__ = [
     "save",
     "sgd",
     "sgd_features",
+    "transfer",
 ]

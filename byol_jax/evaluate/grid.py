@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -21,7 +21,18 @@ from byol_jax.evaluate.finetune import Setting
 from byol_jax.evaluate.linear import score_logits, several_classes
 from byol_jax.evaluate.result import Result, percent
 
-Scores = dict[str, float]
+Scores = dict[str, Any]
+
+
+class Named(Protocol):
+    """A point of a grid: hashable, and its name is that of its file."""
+
+    @property
+    def name(self) -> str:
+        """Unique in its folder."""
+
+
+Point = TypeVar("Point", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -89,18 +100,22 @@ def fine_tune(
 
 
 def run_grid(
-    settings: Sequence[Setting], one: Callable[[Setting], Scores], folder: str | os.PathLike[str] | None, facts: Mapping[str, Any]
-) -> dict[Setting, Scores]:
-    """The scores of every setting: read from ``folder`` where they stand there with these very facts, else computed and written.
+    points: Sequence[Point], one: Callable[[Point], Scores | None], folder: str | os.PathLike[str] | None, facts: Mapping[str, Any]
+) -> dict[Point, Scores]:
+    """The scores of every point: read from ``folder`` where they stand there with these very facts, else computed and written.
 
-    What stands in the folder is read before the first setting runs, so that all processes of a run agree on it.
+    A point without scores (None) is left out. What stands in the folder is read before the first point runs, so that all processes of a
+    run agree on it.
     """
-    known = {setting: found for setting in settings if (found := _read(folder, setting, facts)) is not None}
+    known = {point: found for point in points if (found := _read(folder, point, facts)) is not None}
     scores = {}
-    for setting in settings:
-        scores[setting] = known[setting] if setting in known else one(setting)
-        if folder is not None and setting not in known and jax.process_index() == 0:
-            _write(Path(folder) / f"{setting.name}.json", {"facts": dict(facts), "scores": scores[setting]})
+    for point in points:
+        found = known[point] if point in known else one(point)
+        if found is None:
+            continue
+        scores[point] = found
+        if folder is not None and point not in known and jax.process_index() == 0:
+            _write(Path(folder) / f"{point.name}.json", {"facts": dict(facts), "scores": found})
     return scores
 
 
@@ -127,8 +142,8 @@ def _labels(source: Any) -> np.ndarray:
     return np.full(len(source), -1, np.int32) if found is None else found
 
 
-def _read(folder: str | os.PathLike[str] | None, setting: Setting, facts: Mapping[str, Any]) -> Scores | None:
-    file = None if folder is None else Path(folder) / f"{setting.name}.json"
+def _read(folder: str | os.PathLike[str] | None, point: Named, facts: Mapping[str, Any]) -> Scores | None:
+    file = None if folder is None else Path(folder) / f"{point.name}.json"
     if file is None or not file.is_file():
         return None
     try:
@@ -136,7 +151,7 @@ def _read(folder: str | os.PathLike[str] | None, setting: Setting, facts: Mappin
         return content["scores"] if content["facts"] == dict(facts) else None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{file}: is no result of a fine-tuning ({type(error).__name__}: {error}); delete it, and it is done again"
+            f"{file}: is no result of an evaluation ({type(error).__name__}: {error}); delete it, and it is done again"
         ) from error
 
 

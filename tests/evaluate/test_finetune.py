@@ -154,7 +154,7 @@ def test_finished_settings_are_not_trained_again(tmp_path):
     run_grid(settings, one, tmp_path, {"seed": 1})  # another seed: none of them counts
     assert asked[3:] == ["rate0.1-epochs1", "rate0.2-epochs1"]
     (tmp_path / "rate0.1-epochs1.json").write_text("{")
-    with pytest.raises(ValueError, match=r"rate0\.1-epochs1\.json: is no result of a fine-tuning"):
+    with pytest.raises(ValueError, match=r"rate0\.1-epochs1\.json: is no result of an evaluation"):
         run_grid(settings, one, tmp_path, {"seed": 1})
 
 

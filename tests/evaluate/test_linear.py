@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from byol_jax import data, views
 from byol_jax.evaluate import Encoder, linear, linear_features, save, sgd, sgd_features
 from byol_jax.evaluate.features import Features
-from byol_jax.evaluate.linear import Classifier, fit, hold_out, score, split_share, standardised
+from byol_jax.evaluate.linear import Classifier, fit, fit_arrays, hold_out, logits_of, score, split_share, standardised
 from byol_jax.evaluate.sgd import PLAIN, REGULARISED, Layers, crop_and_flip, held_out_share, init_layers, sgd_step
 
 
@@ -38,6 +38,21 @@ def test_lbfgs_equals_scikit_learn(l2):
     assert top1 == pytest.approx(theirs.score(test.embedding, test.label))
     assert top5 == 1.0
     assert loss == pytest.approx(-np.log(probability[np.arange(200), test.label]).mean(), rel=1e-3)
+
+
+def test_several_labels_are_one_logistic_regression_a_class():
+    """scikit-learn fits each class on the examples that count for it, with the same penalty on the sum of their losses."""
+    rng, l2 = np.random.default_rng(0), 2.0
+    x = rng.normal(size=(120, 4)).astype(np.float32)
+    target = (x @ rng.normal(size=(4, 3)) + rng.normal(size=(120, 3)) > 0.3).astype(np.int8)
+    target[rng.random((120, 3)) < 0.1] = -1
+    ours = fit_arrays(x, target, l2, 3, max_iterations=500, tolerance=1e-8)
+    for c in range(3):
+        rows = target[:, c] >= 0
+        theirs = LogisticRegression(C=1 / l2, max_iter=10_000, tol=1e-10).fit(x[rows].astype(np.float64), target[rows, c])
+        np.testing.assert_allclose(ours.w[:, c], theirs.coef_[0], atol=1e-3)
+        assert float(ours.b[c]) == pytest.approx(theirs.intercept_[0], abs=1e-3)
+        np.testing.assert_allclose(logits_of(ours, x)[:, c], theirs.decision_function(x), atol=5e-3)
 
 
 def test_small_sets_and_all_penalties_share_one_compilation():
