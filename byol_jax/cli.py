@@ -111,6 +111,8 @@ def _evaluations(added: argparse.ArgumentParser) -> None:
     flags.add_argument("--photometric", action="store_true", help="linear_paper: on the augmentations of pretraining (Table 7)")
     flags.add_argument("--share", type=_numbers(float), help="semisup: of the labels (0.01,0.1)")
     flags.add_argument("--rates", type=_numbers(float), help="semisup: learning rates to choose among (0.01,0.02,0.05,0.1,0.005)")
+    flags.add_argument("--labels", type=_numbers(int, "all"), help="fewlabels: labels a class, such as 1,2,5,10,20,all (1,10,all)")
+    flags.add_argument("--draws", type=int, help="fewlabels: how many times the labels are drawn (3)")
     flags.add_argument("--tasks", type=_names, help="transfer: some of the twelve, such as cifar10,dtd")
     flags.add_argument("--data-dir", metavar="DIR", help="transfer: where prepared data stands ($TFDS_DATA_DIR, ~/tensorflow_datasets)")
 
@@ -119,11 +121,15 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
-def _numbers(kind: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:
-    """Reads one number or several, ``1,2,5``."""
+def _numbers(kind: type[int] | type[float], word: str | None = None) -> Callable[[str], tuple[float, ...]]:
+    """Reads one number or several, ``1,2,5``; where ``word`` is given, it may be written for 0."""
 
     def numbers(text: str) -> tuple[float, ...]:
-        return tuple(kind(part) for part in text.split(","))
+        try:
+            return tuple(kind(0) if part == word else kind(part) for part in text.split(","))
+        except ValueError:
+            what = "whole numbers, such as 1,2,5" if kind is int else "numbers, such as 0.01,0.1"
+            raise argparse.ArgumentTypeError(f"{text!r}: must be {what}{f' or {word}' if word else ''}") from None
 
     return numbers
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import subprocess
 import sys
@@ -78,6 +77,11 @@ def test_overrides_are_taken_out_in_both_spellings() -> None:
         (["pretrain", "--conf", "x"], "the following arguments are required: --workdir"),
         (["convert", "--from", "torchvision", "x"], "invalid choice: 'torchvision'"),
         (["convert", "x"], "the following arguments are required: --from, --to"),
+        (
+            ["evaluate", "fewlabels", "--workdir", "x", "--labels", "1,many"],
+            "argument --labels: '1,many': must be whole numbers, such as 1,2,5 or all",
+        ),
+        (["evaluate", "semisup", "--workdir", "x", "--share", "1%"], "argument --share: '1%': must be numbers, such as 0.01,0.1"),
         (["evaluate", "kmeans", "--workdir", "x"], "invalid choice: 'kmeans'"),
         (["show"], "one of the arguments --config --workdir is required"),
         (["show", "--config", "x", "--config.seed"], "--config.seed needs a value"),
@@ -135,8 +139,6 @@ def test_show_prints_and_trains_nothing(tiny: str, capsys: pytest.CaptureFixture
 def test_a_run_from_pretraining_to_evaluation(
     tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few_labels = functools.partial(byol_jax.evaluate.few_labels, labels=(1,), draws=1)  # all its columns take half a minute to compile
-    monkeypatch.setattr(byol_jax.evaluate, "few_labels", few_labels)
     workdir = tmp_path / "run"
     assert run("pretrain", "--config", tiny, "--workdir", str(workdir)) == 0
     out = capsys.readouterr().out
@@ -149,13 +151,15 @@ def test_a_run_from_pretraining_to_evaluation(
     assert "seed: 0 there, 1 here" in capsys.readouterr().err
 
     assert run("evaluate", "knn", "--workdir", str(workdir)) == 0
-    assert run("evaluate", "fewlabels", "--workdir", str(workdir)) == 0
+    few = ("--labels", "1,2,3,5", "--draws", "2")  # all labels take half a minute to compile
+    assert run("evaluate", "fewlabels", "--workdir", str(workdir), *few) == 0
     out = capsys.readouterr().out
     for features in ("BYOL", "untrained", "pixels"):
         assert features in out
     result = json.loads((workdir / "evaluation" / "fewlabels.json").read_text())["result"]
     assert set(result["accuracy"]) == {"BYOL", "untrained", "pixels"}
     assert (result["classes"], result["test_examples"]) == (2, 20)
+    assert {n: len(tries) for n, tries in result["accuracy"]["BYOL"]["linear"].items()} == {"1": 2, "2": 2, "3": 2, "5": 2}
     assert (workdir / "evaluation" / "knn.json").is_file()
 
     asked: list[tuple[int, int, int]] = []

@@ -15,6 +15,7 @@ from byol_jax.build import objects
 from byol_jax.build.runs import load_encoder, test_or_error
 from byol_jax.config import ConfigError, Spec
 from byol_jax.evaluate import finetune
+from byol_jax.evaluate.fewlabels import ALL
 from byol_jax.evaluate.finetune import semi_supervised_grid
 from byol_jax.evaluate.linear import hold_out, split_share
 from byol_jax.evaluate.sgd import PLAIN, REGULARISED, held_out_share
@@ -40,7 +41,7 @@ class Subject:
         return test_or_error(self.spec)
 
 
-COUNTS = ("epochs", "batch_size")
+COUNTS = ("epochs", "batch_size", "draws")
 
 
 def _knn(run: Subject) -> Results:
@@ -73,7 +74,7 @@ def _collapse(run: Subject) -> Results:
     return {"collapse": evaluate.collapse(run.encoder, objects.train_source(run.spec))}
 
 
-def _fewlabels(run: Subject) -> Results:
+def _fewlabels(run: Subject, *, labels: tuple[int, ...] = (1, 10, ALL), draws: int = 3) -> Results:
     sources = run.train(), run.test()
     views = run.spec.views.recipe()
     untrained = evaluate.Encoder.untrained(objects.encoder(run.spec), views, seed=run.spec.seed)
@@ -86,7 +87,7 @@ def _fewlabels(run: Subject) -> Results:
         "untrained": both(lambda source: evaluate.features(untrained, source)),
         "pixels": both(lambda source: evaluate.pixels(source, views)),
     }
-    return {"fewlabels": evaluate.few_labels(sets)}
+    return {"fewlabels": evaluate.few_labels(sets, labels=labels, draws=draws)}
 
 
 def _semisup(

@@ -57,8 +57,7 @@ class Split:
     def names(self, key: str) -> list[str]:
         """The names of the classes of a feature that lists several. Raises ValueError if there is no such feature."""
         features = self.builder.info.features
-        feature = features[key] if key in features else None
-        if getattr(getattr(feature, "feature", None), "names", None) is None:
+        if key not in features or getattr(getattr(features[key], "feature", None), "names", None) is None:
             raise ValueError(f"tfds: {self.builder.info.full_name}: {key!r} is no list of classes; it has {sorted(features)}")
         return list(features[key].feature.names)
 
