@@ -93,6 +93,7 @@ KINDS = {
     "fewlabels": "against raw pixels and the untrained network",
     "semisup": "the whole network fine-tuned on a hundredth and a tenth of the labels",
     "transfer": "linear classifiers on the paper's twelve other data sets",
+    "transfer_finetune": "the whole network fine-tuned on each of them",
 }
 
 
@@ -103,18 +104,28 @@ def _evaluations(added: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--epochs", type=_numbers(int), help="linear_paper: passes over the training set (80); semisup: to choose among (30,50)"
     )
-    flags.add_argument("--batch-size", type=int, help="linear_paper, semisup: 1024")
+    flags.add_argument("--batch-size", type=int, help="linear_paper, semisup: 1024; transfer_finetune: 256")
     flags.add_argument(
         "--held-out", type=float, metavar="SHARE", help="of the training set, to choose by (0.01; of fewer than 100,000: 0.1)"
     )
     flags.add_argument("--regularised", action="store_true", help="linear_paper: bounded and penalised logits (Table 7)")
     flags.add_argument("--photometric", action="store_true", help="linear_paper: on the augmentations of pretraining (Table 7)")
     flags.add_argument("--share", type=_numbers(float), help="semisup: of the labels (0.01,0.1)")
-    flags.add_argument("--rates", type=_numbers(float), help="semisup: learning rates to choose among (0.01,0.02,0.05,0.1,0.005)")
+    flags.add_argument(
+        "--rates",
+        type=_numbers(float),
+        help="semisup: learning rates to choose among (0.01,0.02,0.05,0.1,0.005); transfer_finetune: 7, 1e-4 to 0.1",
+    )
+    flags.add_argument(
+        "--decays", type=_numbers(float), help="transfer_finetune: weight decays (0 and 7, 1e-6 to 1e-3), divided by the rate"
+    )
+    flags.add_argument("--steps", type=int, help="transfer_finetune: of each training (20000)")
     flags.add_argument("--labels", type=_numbers(int, "all"), help="fewlabels: labels a class, such as 1,2,5,10,20,all (1,10,all)")
     flags.add_argument("--draws", type=int, help="fewlabels: how many times the labels are drawn (3)")
-    flags.add_argument("--tasks", type=_names, help="transfer: some of the twelve, such as cifar10,dtd")
-    flags.add_argument("--data-dir", metavar="DIR", help="transfer: where prepared data stands ($TFDS_DATA_DIR, ~/tensorflow_datasets)")
+    flags.add_argument("--tasks", type=_names, help="both transfers: some of the twelve, such as cifar10,dtd")
+    flags.add_argument(
+        "--data-dir", metavar="DIR", help="both transfers: where prepared data stands ($TFDS_DATA_DIR, ~/tensorflow_datasets)"
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ class Subject:
         return test_or_error(self.spec)
 
 
-COUNTS = ("epochs", "batch_size", "draws")
+COUNTS = ("epochs", "batch_size", "draws", "steps")
 
 
 def _knn(run: Subject) -> Results:
@@ -140,6 +140,21 @@ def _transfer(run: Subject, *, tasks: tuple[str, ...] = tuple(TASKS), data_dir: 
     return {"transfer": evaluate.transfer(run.encoder, tasks, data_dir=data_dir, folder=place)}
 
 
+def _transfer_finetune(
+    run: Subject,
+    *,
+    tasks: tuple[str, ...] = tuple(TASKS),
+    rates: tuple[float, ...] = finetune.TRANSFER_RATES,
+    decays: tuple[float, ...] = finetune.TRANSFER_DECAYS,
+    steps: int = 20_000,
+    batch_size: int = 256,
+    data_dir: str | None = None,
+) -> Results:
+    options: dict[str, Any] = {"settings": finetune.transfer_grid(rates, decays, steps), "batch_size": batch_size, "seed": run.spec.seed}
+    place = run.workdir / "evaluation" / "transfer_finetune"
+    return {"transfer_finetune": evaluate.transfer_fine_tune(run.encoder, tasks, data_dir=data_dir, folder=place, **options)}
+
+
 EVALUATIONS: dict[str, Callable[..., Results]] = {
     "knn": _knn,
     "linear": _linear,
@@ -148,6 +163,7 @@ EVALUATIONS: dict[str, Callable[..., Results]] = {
     "fewlabels": _fewlabels,
     "semisup": _semisup,
     "transfer": _transfer,
+    "transfer_finetune": _transfer_finetune,
 }
 
 

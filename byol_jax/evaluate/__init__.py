@@ -14,6 +14,7 @@ from byol_jax.evaluate.linear import LinearResult, linear, linear_features
 from byol_jax.evaluate.result import Result, save
 from byol_jax.evaluate.sgd import sgd, sgd_features
 from byol_jax.evaluate.transfer import TransferResult, transfer
+from byol_jax.evaluate.transfer_finetune import transfer_fine_tune
 
 __all__ = [
     "CollapseResult",
@@ -40,4 +41,5 @@ __all__ = [
     "sgd",
     "sgd_features",
     "transfer",
+    "transfer_fine_tune",
 ]

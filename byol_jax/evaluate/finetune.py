@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -27,6 +26,7 @@ from byol_jax.augment.image import image_views
 from byol_jax.data.order import Shard
 from byol_jax.data.pipeline import train_batches
 from byol_jax.evaluate.encoder import Encoder
+from byol_jax.evaluate.linear import target_losses
 from byol_jax.evaluate.progress import tracked
 from byol_jax.evaluate.sgd import MOMENTUM, crop_and_flip
 from byol_jax.method.norms import check_norms
@@ -35,9 +35,10 @@ from byol_jax.method.schedules import cosine
 from byol_jax.views import Views
 
 Step = Callable[["Tuned", Any, jax.Array, jax.Array], tuple["Tuned", jax.Array]]
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 RATES, EPOCHS = (0.01, 0.02, 0.05, 0.1, 0.005), (30, 50)  # the paper's, for few labels
+TRANSFER_RATES = tuple(float(rate) for rate in np.logspace(-4, -1, 7))
+TRANSFER_DECAYS = (0.0, *(float(decay) for decay in np.logspace(-6, -3, 7)))
 
 
 class Classified(nn.Module):
@@ -92,20 +93,16 @@ def semi_supervised_grid(rates: tuple[float, ...] = RATES, epochs: tuple[int, ..
     return tuple(Setting(rate, length) for rate, length in itertools.product(rates, epochs))
 
 
-def transfer_grid(steps: int = 20_000) -> tuple[Setting, ...]:
+def transfer_grid(
+    rates: Sequence[float] = TRANSFER_RATES, decays: Sequence[float] = TRANSFER_DECAYS, steps: int = 20_000
+) -> tuple[Setting, ...]:
     """The paper's 56 settings for another data set: 7 rates from 1e-4 to 1e-1 with no weight decay and 7 from 1e-6 to 1e-3."""
-    rates, decays = np.logspace(-4, -1, 7), (0.0, *np.logspace(-6, -3, 7))
-    return tuple(Setting(float(rate), steps=steps, weight_decay=float(decay)) for rate, decay in itertools.product(rates, decays))
+    return tuple(Setting(rate, steps=steps, weight_decay=decay) for rate, decay in itertools.product(rates, decays))
 
 
 def transfer_bn_momentum(examples: int, batch_size: int) -> float:
     """How much the running averages keep at each step of transfer: max(1 - 10 / s, 0.9), s being the steps of an epoch."""
     return max(1 - 10 * batch_size / examples, 0.9)
-
-
-def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """Loss of each example [B], of logits [B, C] and labels int[B]."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, label)
 
 
 def begin(encoder: Encoder, classes: int, *, seed: int, mesh: Mesh, bn_momentum: float | None = None) -> tuple[Classified, Tuned]:
@@ -129,12 +126,13 @@ def begin(encoder: Encoder, classes: int, *, seed: int, mesh: Mesh, bn_momentum:
     return network, parallel.replicate(jax.device_get(state), mesh)
 
 
-def make_step(network: Classified, recipe: Views, key: jax.Array, mesh: Mesh, *, loss: Loss = cross_entropy) -> Step:
+def make_step(network: Classified, recipe: Views, key: jax.Array, mesh: Mesh) -> Step:
     """Builds ``step(state, batch, rate, decay) -> (state, mean loss)``, compiled; every setting of a grid can share it.
 
     Args:
       recipe: how images are augmented (its view 1). Row r of step t is drawn from ``key``, t and r alone.
-      loss: ``(logits [B, C], label [B, ...]) -> [B]``.
+
+    A batch's "label" is int[B], or [B, C] of 1, 0 and -1 (not counted) where an image has several.
     """
     make = image_views(recipe)
 
@@ -144,7 +142,7 @@ def make_step(network: Classified, recipe: Views, key: jax.Array, mesh: Mesh, *,
         def objective(params: Any) -> tuple[jax.Array, Any]:
             noise = {"dropout": jax.random.fold_in(keys[0], 1)}
             logits, changed = network.apply({**variables, "params": params}, x, True, mutable=["batch_stats"], rngs=noise)
-            value = loss(logits, batch["label"]).mean()
+            value = target_losses(logits, batch["label"]).mean()
             return value, (changed.get("batch_stats", {}), value)
 
         grads, (stats, value) = jax.grad(objective, has_aux=True)(variables["params"])
@@ -176,7 +174,7 @@ def train(
     batch_size: int,
     seed: int = 0,
     bn_momentum: float | None = None,
-    loss: Loss = cross_entropy,
+    targets: np.ndarray | None = None,
     mesh: Mesh | None = None,
 ) -> Encoder:
     """Fine-tunes; returns the network with its classifier, whose "embeddings" are logits [B, classes].
@@ -185,16 +183,18 @@ def train(
       source: images, all labelled below ``classes``.
       batch_size: of all devices together; cut to the training set, and to what the devices can share.
       seed: of the classifier, the order of images, and their augmentations.
+      targets: what a label stands for, [labels, ...], where it is not the class itself.
     """
     mesh = mesh or parallel.data_mesh()
     size = fitting_batch(batch_size, len(source), mesh)
     recipe, total = crop_and_flip(encoder.views), setting.total(len(source), size)
     network, state = begin(encoder, classes, seed=seed, mesh=mesh, bn_momentum=bn_momentum)
-    step = _shared_step(network, recipe, seed, mesh, loss)
+    step = _shared_step(network, recipe, seed, mesh)
     schedule, decay = cosine(setting.rate, batch_size=size, steps=total), jnp.float32(setting.weight_decay / setting.rate)
     shard = Shard(jax.process_index(), jax.process_count())
     with contextlib.closing(train_batches(source, recipe, batch_size=size, seed=seed, shard=shard)) as stream:
         for number, batch in enumerate(tracked(itertools.islice(stream, total), total, f"fine-tuning, {setting.name}")):
+            batch = batch if targets is None else {**batch, "label": targets[batch["label"]]}
             state, _ = step(state, parallel.to_global(batch, mesh), schedule(number), decay)
     return Encoder(network, state.variables, encoder.views)
 
@@ -204,13 +204,13 @@ def fitting_batch(batch_size: int, examples: int, mesh: Mesh) -> int:
     return max(min(batch_size, examples) // mesh.size, 1) * mesh.size
 
 
-def _shared_step(network: Classified, recipe: Views, seed: int, mesh: Mesh, loss: Loss) -> Step:
+def _shared_step(network: Classified, recipe: Views, seed: int, mesh: Mesh) -> Step:
     try:
-        return _cached_step(network, recipe, seed, mesh, loss)
+        return _cached_step(network, recipe, seed, mesh)
     except TypeError:  # a module with an unhashable field (a list, say) is compiled anew for every setting
-        return make_step(network, recipe, jax.random.key(seed), mesh, loss=loss)
+        return make_step(network, recipe, jax.random.key(seed), mesh)
 
 
 @functools.lru_cache(maxsize=4)
-def _cached_step(network: Classified, recipe: Views, seed: int, mesh: Mesh, loss: Loss) -> Step:
-    return make_step(network, recipe, jax.random.key(seed), mesh, loss=loss)
+def _cached_step(network: Classified, recipe: Views, seed: int, mesh: Mesh) -> Step:
+    return make_step(network, recipe, jax.random.key(seed), mesh)

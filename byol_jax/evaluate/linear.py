@@ -219,7 +219,7 @@ def _minimise(
     start: Classifier, x: jax.Array, y: jax.Array, weight: jax.Array, penalty: jax.Array, max_iterations: jax.Array, tolerance: jax.Array
 ) -> Classifier:
     def objective(c: Classifier) -> jax.Array:
-        return weight @ _losses(_logits(c, x), y) + penalty / 2 * jnp.square(c.w).sum()
+        return weight @ target_losses(_logits(c, x), y) + penalty / 2 * jnp.square(c.w).sum()
 
     solver = optax.lbfgs(memory_size=10)
     value_and_grad = optax.value_and_grad_from_state(objective)
@@ -250,8 +250,8 @@ def _counts(logits: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.stack([in_top_k(logits, y, 1).astype(jnp.float32).sum(), in_top_k(logits, y, 5).astype(jnp.float32).sum(), losses.sum()])
 
 
-def _losses(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """Cross-entropy of each example [B]: of one label int[B], or summed over the classes that count of [B, C]."""
+def target_losses(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Cross-entropy of each example [B]: of one label int[B], or of several as ``fit_arrays`` takes them, [B, C], summed over the classes that count."""
     if y.ndim == 1:
         return optax.softmax_cross_entropy_with_integer_labels(logits, y)
     losses = optax.sigmoid_binary_cross_entropy(logits, (y == 1).astype(logits.dtype))

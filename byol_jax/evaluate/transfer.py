@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -47,24 +47,28 @@ class Part:
 
 @dataclass(frozen=True)
 class TransferResult(Result):
-    """What each task gave (``score`` as a share, ``metric``, ``l2``, ``validation`` by penalty, ``sizes``), and which were not there."""
+    """What each task gave: ``score`` as a share, ``metric``, ``choice``, ``validation`` by what there was to choose, ``sizes``; and which
+    were not there, with how to prepare them."""
 
     text_columns: ClassVar[tuple[int, ...]] = (0, 1)
 
+    protocol: Literal["linear", "fine-tuned"]
     tasks: dict[str, dict[str, Any]]
     skipped: dict[str, str]
 
     def rows(self) -> tuple[str, Sequence[str], Sequence[Sequence[str]]]:
         count = f"{len(self.tasks)} of {len(self.tasks) + len(self.skipped)}"
-        title = f"Transfer, linear, on {count} data sets; paper: BYOL, ResNet-50, 1000 epochs"
-        cells = [_row(TASKS[name], found) for name, found in self.tasks.items()]
-        cells += [(name, TASKS[name].metric, "not there", f"{TASKS[name].linear:.1f}", "", "") for name in self.skipped]
-        return title, ("data set", "metric", "%", "paper", "l2", "train/valid/test"), cells
+        title = f"Transfer, {self.protocol}, on {count} data sets; paper: BYOL, ResNet-50, 1000 epochs"
+        cells = [self._row(TASKS[name], found) for name, found in self.tasks.items()]
+        cells += [(name, TASKS[name].metric, "not there", self._paper(TASKS[name]), "", "") for name in self.skipped]
+        return title, ("data set", "metric", "%", "paper", "chosen", "train/valid/test"), cells
 
+    def _row(self, task: Task, found: Mapping[str, Any]) -> tuple[str, ...]:
+        sizes = "/".join(map(str, found["sizes"])) + ("" if tuple(found["sizes"]) == task.sizes else " (not the paper's)")
+        return task.name, task.metric, percent(found["score"]), self._paper(task), found["choice"], sizes
 
-def _row(task: Task, found: Mapping[str, Any]) -> tuple[str, ...]:
-    sizes = "/".join(map(str, found["sizes"])) + ("" if tuple(found["sizes"]) == task.sizes else " (not the paper's)")
-    return task.name, task.metric, percent(found["score"]), f"{task.linear:.1f}", f"{found['l2']:.3g}", sizes
+    def _paper(self, task: Task) -> str:
+        return f"{task.linear if self.protocol == 'linear' else task.fine_tuned:.1f}"
 
 
 def transfer(
@@ -88,23 +92,41 @@ def transfer(
     Raises:
       ValueError: an unknown task; or none of them is there, with what to do for each.
     """
-    chosen = [_task(name) for name in tasks]
     square = Encoder(encoder.module, encoder.variables, dataclasses.replace(encoder.views, eval_crop=1.0))
+
+    def one(task: Task, place: Path) -> dict[str, Any]:
+        say_once(say, f"{task.name}: embedding its images")
+        return run_task(task, *load(task, square, place), penalties)
+
+    facts = {"encoder": fingerprint(square), "penalties": list(penalties)}
+    return TransferResult("linear", *each_task(tasks, one, data_dir=data_dir, folder=folder, facts=facts, say=say))
+
+
+def each_task(
+    tasks: Sequence[str],
+    one: Callable[[Task, Path], dict[str, Any]],
+    *,
+    data_dir: str | os.PathLike[str] | None,
+    folder: str | os.PathLike[str] | None,
+    facts: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """(what ``one(task, data_dir)`` gave, by task; what to do for those that are not there). Arguments and errors as for ``transfer``."""
+    chosen = [_task(name) for name in tasks]
     place = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     skipped: dict[str, str] = {}
 
-    def one(task: Task) -> dict[str, Any] | None:
-        if not is_prepared(task, place):
-            skipped[task.name] = task.prepare().replace("DATA_DIR", str(place))
-            _say_once(say, f"{task.name}: is not in {place}; skipped. {skipped[task.name]}")
-            return None
-        _say_once(say, f"{task.name}: embedding its images")
-        return run_task(task, *load(task, square, place), penalties)
+    def run(task: Task) -> dict[str, Any] | None:
+        if is_prepared(task, place):
+            return one(task, place)
+        skipped[task.name] = task.prepare().replace("DATA_DIR", str(place))
+        say_once(say, f"{task.name}: is not in {place}; skipped. {skipped[task.name]}")
+        return None
 
-    found = run_grid(chosen, one, folder, {"encoder": fingerprint(square), "data_dir": str(place), "penalties": list(penalties)})
+    found = run_grid(chosen, run, folder, {**facts, "data_dir": str(place)})
     if not found:
         raise ValueError("\n  ".join([f"--data-dir {place}: none of the data sets is there; prepare one:", *skipped.values()]))
-    return TransferResult({task.name: scores for task, scores in found.items()}, skipped)
+    return {task.name: scores for task, scores in found.items()}, skipped
 
 
 def run_task(task: Task, train: Part, valid: Part, test: Part, penalties: Sequence[float] = L2_PATH) -> dict[str, Any]:
@@ -124,7 +146,7 @@ def run_task(task: Task, train: Part, valid: Part, test: Part, penalties: Sequen
     score = metric(logits_of(final, test.embedding), test.target)
     sizes = [len(train), len(valid), len(test)]
     by_penalty = {f"{l2:.4g}": validation[l2] for l2 in sorted(penalties)}
-    return {"score": score, "metric": task.metric, "l2": choice, "validation": by_penalty, "sizes": sizes}
+    return {"score": score, "metric": task.metric, "choice": f"l2 {choice:.3g}", "validation": by_penalty, "sizes": sizes}
 
 
 def load(task: Task, encoder: Encoder, place: Path) -> tuple[Part, Part, Part]:
@@ -133,19 +155,36 @@ def load(task: Task, encoder: Encoder, place: Path) -> tuple[Part, Part, Part]:
     test = embed(task, encoder, place, task.test)
     if valid:
         return train, valid[0], test
-    held = np.sort(np.random.default_rng(0).permutation(len(train))[: round(task.held_out * len(train))])
-    return train.take(np.setdiff1d(np.arange(len(train)), held)), train.take(held), test
+    kept, held = draw_validation(task, len(train))
+    return train.take(kept), train.take(held), test
+
+
+def draw_validation(task: Task, examples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the training and of the validation images, sorted, where there is one split for both: the same for every run."""
+    held = np.sort(np.random.default_rng(0).permutation(examples)[: round(task.held_out * examples)])
+    return np.setdiff1d(np.arange(examples), held), held
 
 
 def embed(task: Task, encoder: Encoder, place: Path, split: str) -> Part:
     """Features and targets of one split."""
-    source = data.folder(place / task.name / split) if task.tfds is None else data.tfds(task.tfds, split, data_dir=place)
+    source = open_split(task, place, split)
     found = features(encoder, source)
+    return Part(found.embedding, targets_of(task, source)[found.index])
+
+
+def open_split(task: Task, place: Path, split: str) -> Any:
+    """The images of one split, as a source."""
+    return data.folder(place / task.name / split) if task.tfds is None else data.tfds(task.tfds, split, data_dir=place)
+
+
+def targets_of(task: Task, source: Any) -> np.ndarray:
+    """Targets of every example of a split, as in ``Part``. Raises ValueError where an image has none."""
     if task.certain is not None:
-        return Part(found.embedding, several_labels(source, task.labels, task.certain)[found.index])
-    if (found.label < 0).any():
-        raise ValueError(f"{task.name}: {int((found.label < 0).sum())} of {len(found)} images of split {split} have no label")
-    return Part(found.embedding, found.label)
+        return several_labels(source, task.labels, task.certain)
+    label = data.labels_of(source)
+    if label is None or (label < 0).any():
+        raise ValueError(f"{task.name}: {source!r} has images without a label")
+    return label
 
 
 def is_prepared(task: Task, place: Path) -> bool:
@@ -162,6 +201,6 @@ def _task(name: str) -> Task:
     return TASKS[name]
 
 
-def _say_once(say: Callable[[str], None], text: str) -> None:
+def say_once(say: Callable[[str], None], text: str) -> None:
     if jax.process_index() == 0:
         say(text)

@@ -126,8 +126,9 @@ def test_choice_on_validation_then_both_parts_as_scikit_learn_does_it():
     expected = {l2: theirs(l2, slice(0, 50), slice(50, 90)) for l2 in penalties}
     assert {float(l2): score for l2, score in found["validation"].items()} == pytest.approx(expected)
     assert len(set(expected.values())) > 1
-    assert found["l2"] == max(sorted(penalties, reverse=True), key=lambda l2: expected[l2])
-    assert found["score"] == pytest.approx(theirs(found["l2"], slice(0, 90), slice(90, 150)))
+    choice = max(sorted(penalties, reverse=True), key=lambda l2: expected[l2])
+    assert found["choice"] == f"l2 {choice:g}"
+    assert found["score"] == pytest.approx(theirs(choice, slice(0, 90), slice(90, 150)))
     assert found["sizes"] == [50, 40, 60]
 
 
