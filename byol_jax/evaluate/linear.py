@@ -251,7 +251,7 @@ def _counts(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def target_losses(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """Cross-entropy of each example [B]: of one label int[B], or of several as ``fit_arrays`` takes them, [B, C], summed over the classes that count."""
+    """Cross-entropy of each example [B]: of one label int[B]; of several [B, C] (see ``fit_arrays``) summed over the classes that count."""
     if y.ndim == 1:
         return optax.softmax_cross_entropy_with_integer_labels(logits, y)
     losses = optax.sigmoid_binary_cross_entropy(logits, (y == 1).astype(logits.dtype))

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from byol_jax import data, views
 from byol_jax.evaluate import Encoder, linear, linear_features, save, sgd, sgd_features
 from byol_jax.evaluate.features import Features
-from byol_jax.evaluate.linear import Classifier, fit, fit_arrays, hold_out, logits_of, score, split_share, standardised
+from byol_jax.evaluate.linear import Classifier, fit, fit_arrays, hold_out, logits_of, score, split_share, standardised, target_losses
 from byol_jax.evaluate.sgd import PLAIN, REGULARISED, Layers, crop_and_flip, held_out_share, init_layers, sgd_step
 
 
@@ -53,6 +53,13 @@ def test_several_labels_are_one_logistic_regression_a_class():
         np.testing.assert_allclose(ours.w[:, c], theirs.coef_[0], atol=1e-3)
         assert float(ours.b[c]) == pytest.approx(theirs.intercept_[0], abs=1e-3)
         np.testing.assert_allclose(logits_of(ours, x)[:, c], theirs.decision_function(x), atol=5e-3)
+
+
+def test_loss_of_several_labels_by_hand():
+    logits, target = np.array([[0.5, -1.0, 2.0], [3.0, 0.0, -2.0]]), np.array([[1, 0, -1], [-1, -1, 1]])
+    probability = 1 / (1 + np.exp(-logits))
+    expected = [-np.log(probability[0, 0]) - np.log(1 - probability[0, 1]), -np.log(probability[1, 2])]
+    np.testing.assert_allclose(target_losses(jnp.asarray(logits, jnp.float32), jnp.asarray(target)), expected, rtol=1e-6)
 
 
 def test_small_sets_and_all_penalties_share_one_compilation():

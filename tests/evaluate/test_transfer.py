@@ -20,8 +20,6 @@ from byol_jax.evaluate.metrics import METRICS, eleven_point_map, mean_per_class
 from byol_jax.evaluate.tasks import TASKS
 from byol_jax.evaluate.transfer import Part, load, run_task
 
-SIZES = {"train": 40, "validation": 20, "test": 30}
-
 
 class Channels(nn.Module):
     """Mean of each channel."""
@@ -30,52 +28,9 @@ class Channels(nn.Module):
         return x.mean((1, 2))
 
 
-def brightest(n: int, seed: int, side: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Images, and which channels are bright: [N, 3] of bool, one at least."""
-    rng = np.random.default_rng(seed)
-    bright = rng.random((n, 3)) < 0.5
-    bright[np.arange(n), np.arange(n) % 3] = True
-    return (rng.integers(0, 100, (n, side, side, 3)) + 120 * bright[:, None, None, :]).astype(np.uint8), bright
-
-
-def cifar10(n: int, seed: int):
-    """One bright channel is the class."""
-    images, _ = brightest(n, seed, 32)
-    for i in range(n):
-        image = images[i] // 2
-        image[..., i % 3] += 100
-        yield i, {"id": f"{i}", "image": image, "label": i % 3}
-
-
-def voc(n: int, seed: int):
-    """Bright channels are the classes 0, 1 and 2; class 2 is hard to see in every fifth image."""
-    images, bright = brightest(n, seed)
-    for i in range(n):
-        there = np.flatnonzero(bright[i])
-        sure = [c for c in there if c < 2 or i % 5]
-        yield i, {"image": images[i], "image/filename": f"{i}.jpg", "labels": there, "labels_no_difficult": sure, "objects": []}
-
-
-def build(name: str, examples, splits: dict[str, int], folder: Path, file_format: str) -> None:
-    """Writes tiny data under the name, version and features of the true data set."""
-    builder = tfds.builder(name, data_dir=folder, file_format=file_format)
-    builder._split_generators = lambda manager: {split: examples(n, n) for split, n in splits.items()}
-    builder.download_and_prepare()
-
-
 @pytest.fixture(scope="module", params=["array_record", "tfrecord"])
-def place(request, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    build("cifar10", cifar10, {"train": 50, "test": 30}, folder, request.param)
-    build("voc/2007", voc, SIZES, folder, request.param)
-    for split, n in SIZES.items():
-        for i, (image, _) in enumerate(zip(*brightest(n, n), strict=True)):
-            path = folder / "aircraft" / split / f"{'abc'[i % 3]}" / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image = image // 2
-            image[..., i % 3] += 100
-            Image.fromarray(image).save(path)
-    return folder
+def place(request, prepared) -> Path:
+    return prepared(request.param)
 
 
 @pytest.fixture(scope="module")
