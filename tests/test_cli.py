@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import subprocess
 import sys
@@ -78,6 +77,11 @@ def test_overrides_are_taken_out_in_both_spellings() -> None:
         (["pretrain", "--conf", "x"], "the following arguments are required: --workdir"),
         (["convert", "--from", "torchvision", "x"], "invalid choice: 'torchvision'"),
         (["convert", "x"], "the following arguments are required: --from, --to"),
+        (
+            ["evaluate", "fewlabels", "--workdir", "x", "--labels", "1,many"],
+            "argument --labels: '1,many': must be whole numbers, such as 1,2,5 or all",
+        ),
+        (["evaluate", "semisup", "--workdir", "x", "--share", "1%"], "argument --share: '1%': must be numbers, such as 0.01,0.1"),
         (["evaluate", "kmeans", "--workdir", "x"], "invalid choice: 'kmeans'"),
         (["show"], "one of the arguments --config --workdir is required"),
         (["show", "--config", "x", "--config.seed"], "--config.seed needs a value"),
@@ -135,8 +139,6 @@ def test_show_prints_and_trains_nothing(tiny: str, capsys: pytest.CaptureFixture
 def test_a_run_from_pretraining_to_evaluation(
     tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few_labels = functools.partial(byol_jax.evaluate.few_labels, labels=(1,), draws=1)  # all its columns take half a minute to compile
-    monkeypatch.setattr(byol_jax.evaluate, "few_labels", few_labels)
     workdir = tmp_path / "run"
     assert run("pretrain", "--config", tiny, "--workdir", str(workdir)) == 0
     out = capsys.readouterr().out
@@ -149,13 +151,15 @@ def test_a_run_from_pretraining_to_evaluation(
     assert "seed: 0 there, 1 here" in capsys.readouterr().err
 
     assert run("evaluate", "knn", "--workdir", str(workdir)) == 0
-    assert run("evaluate", "fewlabels", "--workdir", str(workdir)) == 0
+    few = ("--labels", "1,2,3,5", "--draws", "2")  # all labels take half a minute to compile
+    assert run("evaluate", "fewlabels", "--workdir", str(workdir), *few) == 0
     out = capsys.readouterr().out
     for features in ("BYOL", "untrained", "pixels"):
         assert features in out
     result = json.loads((workdir / "evaluation" / "fewlabels.json").read_text())["result"]
     assert set(result["accuracy"]) == {"BYOL", "untrained", "pixels"}
     assert (result["classes"], result["test_examples"]) == (2, 20)
+    assert {n: len(tries) for n, tries in result["accuracy"]["BYOL"]["linear"].items()} == {"1": 2, "2": 2, "3": 2, "5": 2}
     assert (workdir / "evaluation" / "knn.json").is_file()
 
     images = tmp_path / "images.npz"
@@ -204,6 +208,50 @@ def test_exit_codes(
     monkeypatch.setattr(byol_jax.build, "pretrain", fails)
     assert run("pretrain", "--config", tiny, "--workdir", "x") == code
     assert capsys.readouterr().err == ("" if code == 130 else f"byol-jax pretrain: {error}\n")
+
+
+def evaluated(workdir: Path, name: str) -> dict[str, Any]:
+    return json.loads((workdir / "evaluation" / f"{name}.json").read_text())["result"]
+
+
+def test_the_papers_protocols(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workdir = tmp_path / "run"
+    assert run("pretrain", "--config", tiny, "--workdir", str(workdir), "--config.evaluation.every_epochs=0") == 0
+    common = ("--workdir", str(workdir))
+
+    assert run("evaluate", "linear_paper", *common, "--epochs", "2", "--batch-size", "16", "--regularised") == 0
+    result = evaluated(workdir, "linear_paper_regularised")
+    assert result["protocol"] == "SGD, crops and flips, regularised"
+    assert list(result["held_out"]) == ["0.4", "0.3", "0.2", "0.1", "0.05"]
+    assert (result["train_examples"], result["test_examples"]) == (44, 20)
+
+    grid = ("--rates", "0.1,1", "--epochs", "1", "--batch-size", "8")
+    assert run("evaluate", "semisup", *common, "--share", "0.25,0.5", *grid) == 0
+    result = evaluated(workdir, "semisup_25pct")
+    assert set(result["held_out"]) == {"rate0.1-epochs1", "rate1-epochs1"}
+    assert (result["train_examples"], result["test_examples"]) == (11, 20)
+    assert evaluated(workdir, "semisup_50pct")["train_examples"] == 22
+    points = sorted((workdir / "evaluation" / "finetune" / "semisup_25pct").iterdir())
+    assert [path.name for path in points] == ["rate0.1-epochs1.json", "rate1-epochs1.json"]
+    before = [path.stat().st_mtime_ns for path in points]
+    assert run("evaluate", "semisup", *common, "--share", "0.25", *grid) == 0
+    assert [path.stat().st_mtime_ns for path in points] == before  # nothing was trained again
+
+    capsys.readouterr()
+    assert run("evaluate", "transfer", *common, "--tasks", "dtd,pets", "--data-dir", str(tmp_path)) == 2
+    err = capsys.readouterr().err
+    assert f"byol-jax evaluate: --data-dir {tmp_path}: none of the data sets is there; prepare one:\n  tfds build dtd " in err
+    assert run("evaluate", "semisup", *common, "--share", "2") == 2
+    assert "--share 2: must lie between 0 and 1" in capsys.readouterr().err
+    imagenet = ("--config.data.source=tfds", "--config.data.name=imagenet2012:5.*.*")
+    assert run("evaluate", "semisup", *common, *imagenet, "--share", "0.02") == 2
+    assert "the fixed subsets 0.01 and 0.1; nearest: 0.01" in capsys.readouterr().err
+    assert run("evaluate", "linear_paper", *common, "--epochs", "2,3") == 2
+    assert "--epochs 2,3: linear_paper trains for one number of epochs" in capsys.readouterr().err
+    assert run("evaluate", "knn", *common, "--epochs", "2") == 2
+    assert "--epochs: evaluate knn has no options; it belongs to linear_paper, semisup" in capsys.readouterr().err
+    assert run("evaluate", "linear_paper", *common, "--batch-size", "0") == 2
+    assert "--batch-size 0: must be 1 or more" in capsys.readouterr().err
 
 
 def test_every_evaluation_has_its_word(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from byol_jax.build.convert import READERS, convert
 from byol_jax.build.embedding import embed
+from byol_jax.build.evaluations import EVALUATIONS, evaluation
 from byol_jax.build.export import FORMATS, export
 from byol_jax.build.objects import (
     byol,
@@ -18,7 +19,7 @@ from byol_jax.build.objects import (
     training_views,
     warmup_steps,
 )
-from byol_jax.build.runs import EVALUATIONS, claim, evaluation, farewell, load_encoder, pretrain, read_spec, report
+from byol_jax.build.runs import claim, farewell, load_encoder, pretrain, read_spec, report
 from byol_jax.build.show import describe
 from byol_jax.build.sweep import sweep
 

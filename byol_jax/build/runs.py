@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from typing import Any
 
 from jax.sharding import Mesh
@@ -159,49 +158,6 @@ def test_or_error(spec: Spec) -> Any:
         key = "data.test_path" if spec.data.source == "folder" else "data.test_split"
         raise ConfigError([f"{key} = None: this evaluation needs test data; give --config.{key}=..."])
     return test
-
-
-def _knn(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Result]:
-    return {"knn": evaluate.knn(encoder, objects.labelled_source(spec), test_or_error(spec))}
-
-
-def _linear(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Result]:
-    train, test = (evaluate.features(encoder, source) for source in (objects.labelled_source(spec), test_or_error(spec)))
-    return {"linear": evaluate.linear_features(train, test), "linear_sgd": evaluate.sgd_features(train, test)}
-
-
-def _collapse(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Result]:
-    return {"collapse": evaluate.collapse(encoder, objects.train_source(spec))}
-
-
-def _fewlabels(spec: Spec, encoder: evaluate.Encoder) -> dict[str, evaluate.Result]:
-    sources = objects.labelled_source(spec), test_or_error(spec)
-    views = spec.views.recipe()
-    untrained = evaluate.Encoder.untrained(objects.encoder(spec), views, seed=spec.seed)
-
-    def both(embed: Callable[[Any], evaluate.Features]) -> tuple[evaluate.Features, evaluate.Features]:
-        return embed(sources[0]), embed(sources[1])
-
-    sets = {
-        "BYOL": both(lambda source: evaluate.features(encoder, source)),
-        "untrained": both(lambda source: evaluate.features(untrained, source)),
-        "pixels": both(lambda source: evaluate.pixels(source, views)),
-    }
-    return {"fewlabels": evaluate.few_labels(sets)}
-
-
-EVALUATIONS: dict[str, Callable[[Spec, evaluate.Encoder], dict[str, evaluate.Result]]] = {
-    "knn": _knn,
-    "linear": _linear,
-    "collapse": _collapse,
-    "fewlabels": _fewlabels,
-}
-
-
-def evaluation(kind: str, workdir: str | os.PathLike[str], spec: Spec, *, step: int | None = None) -> list[tuple[evaluate.Result, Any]]:
-    """Evaluates the run's encoder in one way; each result is saved below ``workdir/evaluation`` and returned with its path."""
-    found = EVALUATIONS[kind](spec, load_encoder(workdir, step=step, spec=spec))
-    return [(result, evaluate.save(workdir, name, result)) for name, result in found.items()]
 
 
 def report(workdir: str | os.PathLike[str], spec: Spec, *, step: int | None = None) -> Any:

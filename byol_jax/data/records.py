@@ -47,6 +47,14 @@ class TfdsSource:
             return None
         return np.array([self.encoded(i)[1] for i in range(len(self))], np.int32)
 
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every example in order, its image not decoded."""
+        return (self._records[i] for i in range(len(self)))
+
+    def names(self, key: str) -> list[str]:
+        """The names of the classes of a feature that lists several."""
+        return self._split.names(key)
+
     def __repr__(self) -> str:
         return f"TfdsSource({self._split.name!r}, {len(self)} examples, random access)"
 
@@ -107,6 +115,15 @@ class TfdsStream:
             return None
         in_order = self._split.read(range(len(self._split.files)), skip=0, at_once=1, window=self.window)
         return np.array([self._split.parse_record(record)[1] for _, records in in_order for record in records], np.int32)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every example in order, its image not decoded."""
+        in_order = self._split.read(range(len(self._split.files)), skip=0, at_once=1, window=self.window)
+        return (self._split.example(record) for _, records in in_order for record in records)
+
+    def names(self, key: str) -> list[str]:
+        """The names of the classes of a feature that lists several."""
+        return self._split.names(key)
 
     def head(self, count: int) -> TfdsStream:
         """Its first ``count`` examples, as a stream."""
@@ -174,6 +191,21 @@ def tfds(name: str, split: str = "train", *, data_dir: str | Path | None = None,
     random_access = FileFormat.ARRAY_RECORD in builder.info.available_file_formats()
     source: TfdsSource | TfdsStream = TfdsSource(part) if random_access else TfdsStream(part)
     return _load_all(source) if in_memory else source
+
+
+def several_labels(source: Source, key: str, certain: str) -> np.ndarray:
+    """int8[N, C] of a source from ``tfds`` whose images have several labels: 1 there, 0 not there, -1 there but hard to see.
+
+    Args:
+      key: the feature that lists all labels of an image; certain: the one that lists those that are not hard to see.
+    """
+    if not isinstance(source, TfdsSource | TfdsStream):
+        raise ValueError(f"several_labels: {type(source).__name__} is no data set of TFDS")
+    target = np.zeros((len(source), len(source.names(key))), np.int8)
+    for i, example in enumerate(source.records()):
+        target[i, np.asarray(example[key], np.int64)] = -1
+        target[i, np.asarray(example[certain], np.int64)] = 1
+    return target
 
 
 def _builder(name: str, data_dir: Path | None) -> Any:

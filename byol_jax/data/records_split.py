@@ -50,8 +50,19 @@ class Split:
     def random_access(self) -> Sequence[Any]:
         return self.builder.as_data_source(self.split, decoders=self._decoders)
 
+    def example(self, record: bytes) -> dict[str, Any]:
+        """All features of a record, the image not decoded."""
+        return self.builder.info.features.deserialize_example_np(record, decoders=self._decoders)
+
+    def names(self, key: str) -> list[str]:
+        """The names of the classes of a feature that lists several. Raises ValueError if there is no such feature."""
+        features = self.builder.info.features
+        if key not in features or getattr(getattr(features[key], "feature", None), "names", None) is None:
+            raise ValueError(f"tfds: {self.builder.info.full_name}: {key!r} is no list of classes; it has {sorted(features)}")
+        return list(features[key].feature.names)
+
     def parse_record(self, record: bytes) -> Encoded:
-        return self.parse(self.builder.info.features.deserialize_example_np(record, decoders=self._decoders))
+        return self.parse(self.example(record))
 
     def parse(self, example: dict[str, Any]) -> Encoded:
         label = UNLABELLED if self.label_key is None else int(example[self.label_key])

@@ -9,24 +9,30 @@ from byol_jax.evaluate.embed import embed
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, pixels
 from byol_jax.evaluate.fewlabels import FewLabelsResult, few_labels
+from byol_jax.evaluate.grid import FineTuneResult, fine_tune
 from byol_jax.evaluate.knn import KnnResult, knn, knn_features, nearest
 from byol_jax.evaluate.linear import LinearResult, linear, linear_features
 from byol_jax.evaluate.result import Result, save
 from byol_jax.evaluate.sgd import sgd, sgd_features
+from byol_jax.evaluate.transfer import TransferResult, transfer
+from byol_jax.evaluate.transfer_finetune import transfer_fine_tune
 
 __all__ = [
     "CollapseResult",
     "Encoder",
     "Features",
     "FewLabelsResult",
+    "FineTuneResult",
     "KnnResult",
     "LinearResult",
     "Result",
+    "TransferResult",
     "collapse",
     "collapse_features",
     "embed",
     "features",
     "few_labels",
+    "fine_tune",
     "knn",
     "knn_features",
     "linear",
@@ -36,4 +42,6 @@ __all__ = [
     "save",
     "sgd",
     "sgd_features",
+    "transfer",
+    "transfer_fine_tune",
 ]

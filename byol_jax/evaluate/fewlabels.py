@@ -8,6 +8,7 @@ penalty is chosen on a held-out part instead. (A few labels leave nothing to cho
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from byol_jax.evaluate.linear import linear_features, several_classes, standardi
 from byol_jax.evaluate.result import Result, percent
 
 ALL = 0  # "all labels" among the numbers of labels a class
+COLUMNS = 3  # numbers of labels that a table shows side by side
 PENALTIES = tuple(10.0**e for e in range(-3, 5))  # of those to choose from with all labels: coarser than L2_PATH, five times as fast
 
 
@@ -39,9 +41,16 @@ class FewLabelsResult(Result):
 
     def rows(self) -> tuple[str, Sequence[str], Sequence[Sequence[str]]]:
         title = f"Top-1 % on {self.test_examples:,} test examples, mean ± standard deviation of {self.draws} draws of the labels"
+        if len(self.labels) > COLUMNS:
+            return title, ("features", "labels", "k-NN", "linear"), self._curves()
         headings = ["features", *(f"{c}, {_amount(n)}" for c in ("k-NN", "linear") for n in self.labels)]
         cells = [[kind, *(_cell(by[c][n]) for c in ("k-NN", "linear") for n in self.labels)] for kind, by in self.accuracy.items()]
         return title, headings, cells
+
+    def _curves(self) -> list[tuple[str, ...]]:
+        """One line for each kind of features and number of labels: for more numbers than fit beside each other."""
+        lines = itertools.product(self.accuracy.items(), self.labels)
+        return [(kind, _amount(n), _cell(by["k-NN"][n]), _cell(by["linear"][n])) for (kind, by), n in lines]
 
 
 def few_labels(

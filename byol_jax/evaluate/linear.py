@@ -136,6 +136,17 @@ def hold_out(label: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np
     return np.setdiff1d(np.arange(len(label)), held_rows), held_rows
 
 
+def split_share(label: np.ndarray, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of (a share of each class, rounded, one example at least; all others), sorted. A larger share contains a smaller one."""
+    rng = np.random.default_rng(seed)
+    chosen: list[np.ndarray] = []
+    for c in np.unique(label):
+        members = rng.permutation(np.flatnonzero(label == c))
+        chosen.append(members[: max(round(share * len(members)), 1)])
+    rows = np.sort(np.concatenate(chosen))
+    return rows, np.setdiff1d(np.arange(len(label)), rows)
+
+
 def fit(
     train: Features, l2: float, classes: int, *, start: Classifier | None = None, max_iterations: int = 200, tolerance: float = 1e-7
 ) -> Classifier:
@@ -143,12 +154,30 @@ def fit(
 
     Stops when no component of the gradient of (objective / N) exceeds the tolerance, or after ``max_iterations``.
     """
+    return fit_arrays(train.embedding, train.label, l2, classes, start=start, max_iterations=max_iterations, tolerance=tolerance)
+
+
+def fit_arrays(
+    embedding: np.ndarray,
+    target: np.ndarray,
+    l2: float,
+    classes: int,
+    *,
+    start: Classifier | None = None,
+    max_iterations: int = 200,
+    tolerance: float = 1e-7,
+) -> Classifier:
+    """``fit`` for features [N, D] and targets int[N], or [N, C] where an example has several labels.
+
+    With several labels each class is told from the rest by a logistic regression of its own; 1 is yes, 0 no, -1 is not counted.
+    """
+    n = len(target)
     if start is None:
-        start = Classifier(jnp.zeros((train.embedding.shape[1], classes), jnp.float32), jnp.zeros(classes, jnp.float32))
-    more = max(SMALL - len(train), 0)  # rows of no weight: a small set of any size shares one compilation, by far its dearest part
-    x, y = np.pad(train.embedding, ((0, more), (0, 0))), np.pad(train.label, (0, more))
-    weight = np.pad(np.full(len(train), 1 / len(train), np.float32), (0, more))
-    penalty = jnp.float32(l2 / len(train))
+        start = Classifier(jnp.zeros((embedding.shape[1], classes), jnp.float32), jnp.zeros(classes, jnp.float32))
+    more = max(SMALL - n, 0)  # rows of no weight: a small set of any size shares one compilation, by far its dearest part
+    x, y = np.pad(embedding, ((0, more), (0, 0))), np.pad(target, ((0, more), (0, 0))[: target.ndim])
+    weight = np.pad(np.full(n, 1 / n, np.float32), (0, more))
+    penalty = jnp.float32(l2 / n)
     limits = jnp.int32(max_iterations), jnp.float32(tolerance)
     return _minimise(start, jnp.asarray(x), jnp.asarray(y), jnp.asarray(weight), penalty, *limits)
 
@@ -160,6 +189,16 @@ def score(classifier: Classifier, test: Features) -> tuple[float, float, float]:
         rows = slice(start, start + 8192)
         sums += np.asarray(_score(classifier, jnp.asarray(test.embedding[rows]), jnp.asarray(test.label[rows])))
     top1, top5, loss = (float(v) for v in sums / len(test))
+    return top1, top5, loss
+
+
+def score_logits(logits: Features) -> tuple[float, float, float]:
+    """``score`` of a classifier's output: its logits [N, C] in place of embeddings."""
+    sums = np.zeros(3, np.float64)
+    for start in range(0, len(logits), 8192):
+        rows = slice(start, start + 8192)
+        sums += np.asarray(_counts(jnp.asarray(logits.embedding[rows]), jnp.asarray(logits.label[rows])))
+    top1, top5, loss = (float(v) for v in sums / len(logits))
     return top1, top5, loss
 
 
@@ -180,8 +219,7 @@ def _minimise(
     start: Classifier, x: jax.Array, y: jax.Array, weight: jax.Array, penalty: jax.Array, max_iterations: jax.Array, tolerance: jax.Array
 ) -> Classifier:
     def objective(c: Classifier) -> jax.Array:
-        losses = optax.softmax_cross_entropy_with_integer_labels(_logits(c, x), y)
-        return weight @ losses + penalty / 2 * jnp.square(c.w).sum()
+        return weight @ target_losses(_logits(c, x), y) + penalty / 2 * jnp.square(c.w).sum()
 
     solver = optax.lbfgs(memory_size=10)
     value_and_grad = optax.value_and_grad_from_state(objective)
@@ -203,10 +241,31 @@ def _minimise(
 
 @jax.jit
 def _score(c: Classifier, x: jax.Array, y: jax.Array) -> jax.Array:
-    logits = _logits(c, x)
+    return _counts(_logits(c, x), y)
+
+
+@jax.jit
+def _counts(logits: jax.Array, y: jax.Array) -> jax.Array:
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
     return jnp.stack([in_top_k(logits, y, 1).astype(jnp.float32).sum(), in_top_k(logits, y, 5).astype(jnp.float32).sum(), losses.sum()])
 
 
+def target_losses(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Cross-entropy of each example [B]: of one label int[B]; of several [B, C] (see ``fit_arrays``) summed over the classes that count."""
+    if y.ndim == 1:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    losses = optax.sigmoid_binary_cross_entropy(logits, (y == 1).astype(logits.dtype))
+    return jnp.where(y >= 0, losses, jnp.zeros_like(losses)).sum(-1)
+
+
+def logits_of(classifier: Classifier, embedding: np.ndarray) -> np.ndarray:
+    """Logits [N, C] of features [N, D]."""
+    parts = [np.asarray(_jit_logits(classifier, jnp.asarray(embedding[i : i + 8192]))) for i in range(0, len(embedding), 8192)]
+    return np.concatenate(parts)
+
+
 def _logits(c: Classifier, x: jax.Array) -> jax.Array:
     return jnp.matmul(x, c.w, precision="highest") + c.b
+
+
+_jit_logits = jax.jit(_logits)

@@ -3,6 +3,8 @@
 Nesterov momentum 0.9, 80 epochs, batches of 1024, no weight decay, a rate of base * batch / 256 that falls to 0 along a cosine; the base
 is chosen among {0.4, 0.3, 0.2, 0.1, 0.05} on a held-out part of the training set. All rates are tried in one pass: the layers are
 stacked, so the features, by far the dearer part, are computed once. The layer is then fitted again on the whole training set.
+
+The variant of Table 7 bounds the logits, adds a penalty on them (``REGULARISED``), and trains on the augmentations of pretraining.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -25,11 +28,34 @@ from byol_jax.data.source import labels_of, subset
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, gather_rows
 from byol_jax.evaluate.linear import Classifier, LinearResult, hold_out, score, several_classes
+from byol_jax.evaluate.progress import tracked
 from byol_jax.method.schedules import cosine
 from byol_jax.views import Views
 
 RATES = (0.4, 0.3, 0.2, 0.1, 0.05)
 MOMENTUM = optax.trace(decay=0.9, nesterov=True)
+
+
+@dataclass(frozen=True)
+class LogitLoss:
+    """Cross-entropy of logits, which may be bounded and penalised first (paper, Table 7).
+
+    Attributes:
+      clip: alpha of ``alpha * tanh(logit / alpha)``; None leaves the logits as they are.
+      penalty: beta, the weight of the mean squared (bounded) logit.
+    """
+
+    clip: float | None = None
+    penalty: float = 0.0
+
+    def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Loss of each example, [..., B], of logits [..., B, C] and labels int[..., B]."""
+        if self.clip is not None:
+            logits = self.clip * jnp.tanh(logits / self.clip)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels) + self.penalty * jnp.square(logits).mean(-1)
+
+
+PLAIN, REGULARISED = LogitLoss(), LogitLoss(clip=20.0, penalty=1e-2)
 
 
 class Layers(NamedTuple):
@@ -47,6 +73,7 @@ def sgd_features(
     epochs: int = 80,
     batch_size: int = 1024,
     held_out: float = 0.1,
+    loss: LogitLoss = PLAIN,
     seed: int = 0,
 ) -> LinearResult:
     """The protocol on cached features (no augmentation).
@@ -57,6 +84,7 @@ def sgd_features(
       epochs: passes over the training set.
       batch_size: cut to the training set.
       held_out: share of each class held out.
+      loss: ``REGULARISED`` for the paper's variant.
       seed: of the initial layer, the order of examples, and the held-out split.
     """
     classes = several_classes(train, test)
@@ -66,9 +94,9 @@ def sgd_features(
         size = min(batch_size, len(part))
         order = (index for index, _ in batches(n=len(part), batch_size=size, seed=seed))
         pairs = ((part.embedding[index], part.label[index]) for index in order)
-        return _train(pairs, rates, classes, steps=epochs * len(part) // size, batch_size=size, seed=seed)
+        return _train(pairs, rates, classes, steps=epochs * len(part) // size, batch_size=size, seed=seed, loss=loss)
 
-    return _protocol(train_layers, train.label, train.take, test, base_rates, held_out, classes, seed)
+    return _protocol(train_layers, train.label, train.take, test, base_rates, held_out, classes, seed, _named("SGD", loss))
 
 
 def sgd(
@@ -79,33 +107,49 @@ def sgd(
     base_rates: Sequence[float] = RATES,
     epochs: int = 80,
     batch_size: int = 1024,
-    held_out: float = 0.01,
+    held_out: float | None = None,
     augment: bool = True,
+    photometric: bool = False,
+    loss: LogitLoss = PLAIN,
     seed: int = 0,
 ) -> LinearResult:
     """The protocol from images: each epoch sees new random crops and flips, as in the paper.
 
     The encoder runs over the training set ``2 * epochs`` times (once if ``augment`` is off: then the features are cached). With several
-    processes each encodes its rows of a batch. Arguments as for ``sgd_features``; ``held_out`` of 0.01 is the paper's 10,009 images.
+    processes each encodes its rows of a batch. Arguments as for ``sgd_features``, and:
+
+    Args:
+      held_out: None is ``held_out_share``.
+      photometric: train on the whole recipe of view 1, not on its crops and flips alone.
+      loss: ``REGULARISED`` for the paper's variant.
     """
+    held_out = held_out_share(len(train)) if held_out is None else held_out
     test_features = features(encoder, test)
     if not augment:
-        kept = {"base_rates": base_rates, "epochs": epochs, "batch_size": batch_size, "held_out": held_out, "seed": seed}
-        return sgd_features(features(encoder, train), test_features, **kept)  # type: ignore[arg-type]
+        kept: dict[str, Any] = {"base_rates": base_rates, "epochs": epochs, "batch_size": batch_size, "held_out": held_out, "seed": seed}
+        return sgd_features(features(encoder, train), test_features, loss=loss, **kept)
     label = labels_of(train)
     label = np.full(len(train), -1, np.int32) if label is None else label
     classes = several_classes(Features(np.zeros((len(label), test_features.embedding.shape[1]), np.float32), label), test_features)
 
+    recipe = encoder.views if photometric else crop_and_flip(encoder.views)
+
     def train_layers(rows: np.ndarray, rates: Sequence[float]) -> Classifier:
         part = train if len(rows) == len(train) else subset(train, rows)
         size = _divisible(min(batch_size, len(part)))
-        pairs = _augmented(encoder, part, size, seed)
-        return _train(pairs, rates, classes, steps=epochs * len(part) // size, batch_size=size, seed=seed)
+        pairs = _augmented(encoder, part, size, seed, recipe)
+        return _train(pairs, rates, classes, steps=epochs * len(part) // size, batch_size=size, seed=seed, loss=loss)
 
     def take(rows: np.ndarray) -> Features:
         return features(encoder, subset(train, rows))
 
-    return _protocol(train_layers, label, take, test_features, base_rates, held_out, classes, seed)
+    protocol = "SGD, pretraining augmentations" if photometric else "SGD, crops and flips"
+    return _protocol(train_layers, label, take, test_features, base_rates, held_out, classes, seed, _named(protocol, loss))
+
+
+def held_out_share(examples: int) -> float:
+    """What is held out to choose by: 1 % of a training set of ImageNet's kind (the paper's 10,009 images), 10 % of a small one."""
+    return 0.01 if examples >= 100_000 else 0.1
 
 
 def init_layers(key: jax.Array, dim: int, classes: int, rates: int) -> Layers:
@@ -115,22 +159,23 @@ def init_layers(key: jax.Array, dim: int, classes: int, rates: int) -> Layers:
     return Layers(classifier, MOMENTUM.init(classifier))
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def sgd_step(layers: Layers, x: jax.Array, y: jax.Array, rate: jax.Array) -> tuple[Layers, jax.Array]:
+@functools.partial(jax.jit, donate_argnums=0, static_argnames="loss")
+def sgd_step(layers: Layers, x: jax.Array, y: jax.Array, rate: jax.Array, *, loss: LogitLoss = PLAIN) -> tuple[Layers, jax.Array]:
     """One step of every layer.
 
     Args:
       layers: R of them. x: features [B, D]. y: labels int[B].
       rate: this step's learning rates [R].
+      loss: of the logits.
 
     Returns:
-      (new layers, mean cross-entropy of each layer before the step [R]).
+      (new layers, mean loss of each layer before the step [R]).
     """
 
     def total(c: Classifier) -> tuple[jax.Array, jax.Array]:
         logits_RxBxC = jnp.einsum("bd,rdc->rbc", x, c.w, precision="highest") + c.b[:, None]
         labels = jnp.broadcast_to(y, logits_RxBxC.shape[:2])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits_RxBxC, labels).mean(-1)
+        losses = loss(logits_RxBxC, labels).mean(-1)
         return losses.sum(), losses  # the layers share nothing: the gradient of the sum is each one's own
 
     grads, losses = jax.grad(total, has_aux=True)(layers.classifier)
@@ -140,22 +185,38 @@ def sgd_step(layers: Layers, x: jax.Array, y: jax.Array, rate: jax.Array) -> tup
 
 
 def _train(
-    pairs: Iterator[tuple[Any, Any]], base_rates: Sequence[float], classes: int, *, steps: int, batch_size: int, seed: int
+    pairs: Iterator[tuple[Any, Any]],
+    base_rates: Sequence[float],
+    classes: int,
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    loss: LogitLoss,
 ) -> Classifier:
     """Layers trained for the given steps, [R, ...]."""
     if steps < 1:
         raise ValueError("epochs: linear evaluation needs at least one")
     schedule, base = cosine(1.0, batch_size=batch_size, steps=steps), jnp.asarray(base_rates, jnp.float32)
     layers = None
-    for step, (x, y) in enumerate(itertools.islice(pairs, steps)):
+    what = f"linear layer, {len(base_rates)} rates at once" if len(base_rates) > 1 else f"linear layer, rate {base_rates[0]:g}"
+    for step, (x, y) in enumerate(tracked(itertools.islice(pairs, steps), steps, what)):
         layers = layers or init_layers(jax.random.key(seed), x.shape[1], classes, len(base_rates))
-        layers, _ = sgd_step(layers, jnp.asarray(x), jnp.asarray(y), base * schedule(step))
+        layers, _ = sgd_step(layers, jnp.asarray(x), jnp.asarray(y), base * schedule(step), loss=loss)
     assert layers is not None  # steps >= 1 and the batches are endless
     return layers.classifier
 
 
 def _protocol(
-    train_layers: Any, label: np.ndarray, take: Any, test: Features, rates: Sequence[float], share: float, classes: int, seed: int
+    train_layers: Any,
+    label: np.ndarray,
+    take: Any,
+    test: Features,
+    rates: Sequence[float],
+    share: float,
+    classes: int,
+    seed: int,
+    protocol: str,
 ) -> LinearResult:
     """Choose the rate on a held-out part, fit on everything, score on the test set."""
     if not rates or min(rates) <= 0:
@@ -165,17 +226,20 @@ def _protocol(
         fit_rows, held_rows = hold_out(label, share, seed)
         stacked, held_set = train_layers(fit_rows, rates), take(held_rows)
         for rate, w, b in zip(rates, stacked.w, stacked.b, strict=True):
-            top1, _, loss = score(Classifier(w, b), held_set)
-            held[rate] = (top1, -loss)
+            top1, _, cross_entropy = score(Classifier(w, b), held_set)
+            held[rate] = (top1, -cross_entropy)
     choice = max(rates, key=lambda rate: held[rate]) if held else rates[0]
     final = train_layers(np.arange(len(label)), [choice])
     top1, top5, _ = score(Classifier(final.w[0], final.b[0]), test)
-    return LinearResult(top1, top5, "SGD", choice, {r: held[r][0] for r in held}, len(label), len(test), classes)
+    return LinearResult(top1, top5, protocol, choice, {r: held[r][0] for r in held}, len(label), len(test), classes)
 
 
-def _augmented(encoder: Encoder, source: Any, batch_size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless (embeddings [B, D], labels [B]) of randomly cropped and flipped images; the same on every process."""
-    recipe = crop_and_flip(encoder.views)
+def _named(protocol: str, loss: LogitLoss) -> str:
+    return protocol if loss == PLAIN else f"{protocol}, regularised"
+
+
+def _augmented(encoder: Encoder, source: Any, batch_size: int, seed: int, recipe: Views) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless (embeddings [B, D], labels [B]) of augmented images (the recipe's view 1); the same on every process."""
     shard = Shard(jax.process_index(), jax.process_count())
     make = jax.jit(lambda keys, batch: image_views(recipe)(keys, batch)["view1"])
     rows = np.asarray(shard.rows(batch_size))

@@ -109,6 +109,7 @@ class ResNet(nn.Module):
         of its batch (arXiv 2010.10241).
       dtype: dtype of the convolutions (bfloat16 halves the traffic); parameters and batch statistics stay float32.
       bn_axis: mesh axis over which batch statistics are averaged.
+      bn_momentum: how much of the running averages a step keeps.
     """
 
     stage_sizes: Sequence[int]
@@ -123,6 +124,7 @@ class ResNet(nn.Module):
     norm: Literal["batch", "group"] = "batch"
     dtype: Any = jnp.float32
     bn_axis: str | None = "data"
+    bn_momentum: float = 0.9
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -132,7 +134,7 @@ class ResNet(nn.Module):
         conv = partial(_conv, self.padding, kind=kind, use_bias=False, dtype=self.dtype, kernel_init=fan_in_init)
         norm: Any = partial(Groups, num_groups=16, epsilon=1e-5)
         if by_batch:
-            norm = partial(Norm, use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=self.bn_axis)
+            norm = partial(Norm, use_running_average=not train, momentum=self.bn_momentum, epsilon=1e-5, axis_name=self.bn_axis)
         kernels = (3, 3) if self.block == "basic" else (1, 3, 1)
         big = self.stem == "imagenet"
 

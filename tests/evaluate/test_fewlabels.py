@@ -7,7 +7,7 @@ import pytest
 from byol_jax import data, views
 from byol_jax.evaluate import Encoder, collapse, collapse_features, few_labels
 from byol_jax.evaluate.features import Features
-from byol_jax.evaluate.fewlabels import draw
+from byol_jax.evaluate.fewlabels import FewLabelsResult, draw
 
 
 def _sets(noise, seed=0):
@@ -91,3 +91,11 @@ def test_collapse_of_an_encoder_on_unlabelled_images():
     assert result.examples == 16
     assert result.alignment == pytest.approx(0, abs=1e-6)  # crops and flips do not change one flat colour
     assert collapse(encoder, data.from_arrays(images), limit=100, batch_size=8).examples == 21
+
+
+def test_many_numbers_of_labels_make_a_curve_with_its_spread():
+    accuracy = {"BYOL": {"k-NN": {n: [0.1 * n, 0.1 * n + 0.02] for n in (1, 2, 5, 0)}, "linear": {n: [0.5, 0.5] for n in (1, 2, 5, 0)}}}
+    _, headings, cells = FewLabelsResult(accuracy, (1, 2, 5, 0), 2, 20, 30, 3).rows()
+    assert headings == ("features", "labels", "k-NN", "linear")
+    assert cells[0] == ("BYOL", "1/class", "11.0 ± 1.4", "50.0 ± 0.0")  # 10 and 12: mean 11, standard deviation sqrt(2)
+    assert [row[1] for row in cells] == ["1/class", "2/class", "5/class", "all"]

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from byol_jax import data, views
 from byol_jax.evaluate import Encoder, linear, linear_features, save, sgd, sgd_features
 from byol_jax.evaluate.features import Features
-from byol_jax.evaluate.linear import fit, hold_out, score, standardised
-from byol_jax.evaluate.sgd import crop_and_flip
+from byol_jax.evaluate.linear import Classifier, fit, fit_arrays, hold_out, logits_of, score, split_share, standardised, target_losses
+from byol_jax.evaluate.sgd import PLAIN, REGULARISED, Layers, crop_and_flip, held_out_share, init_layers, sgd_step
 
 
 def _blobs(n, *, classes=4, dim=6, noise=1.0, seed=0):
@@ -38,6 +38,28 @@ def test_lbfgs_equals_scikit_learn(l2):
     assert top1 == pytest.approx(theirs.score(test.embedding, test.label))
     assert top5 == 1.0
     assert loss == pytest.approx(-np.log(probability[np.arange(200), test.label]).mean(), rel=1e-3)
+
+
+def test_several_labels_are_one_logistic_regression_a_class():
+    """scikit-learn fits each class on the examples that count for it, with the same penalty on the sum of their losses."""
+    rng, l2 = np.random.default_rng(0), 2.0
+    x = rng.normal(size=(120, 4)).astype(np.float32)
+    target = (x @ rng.normal(size=(4, 3)) + rng.normal(size=(120, 3)) > 0.3).astype(np.int8)
+    target[rng.random((120, 3)) < 0.1] = -1
+    ours = fit_arrays(x, target, l2, 3, max_iterations=500, tolerance=1e-8)
+    for c in range(3):
+        rows = target[:, c] >= 0
+        theirs = LogisticRegression(C=1 / l2, max_iter=10_000, tol=1e-10).fit(x[rows].astype(np.float64), target[rows, c])
+        np.testing.assert_allclose(ours.w[:, c], theirs.coef_[0], atol=1e-3)
+        assert float(ours.b[c]) == pytest.approx(theirs.intercept_[0], abs=1e-3)
+        np.testing.assert_allclose(logits_of(ours, x)[:, c], theirs.decision_function(x), atol=5e-3)
+
+
+def test_loss_of_several_labels_by_hand():
+    logits, target = np.array([[0.5, -1.0, 2.0], [3.0, 0.0, -2.0]]), np.array([[1, 0, -1], [-1, -1, 1]])
+    probability = 1 / (1 + np.exp(-logits))
+    expected = [-np.log(probability[0, 0]) - np.log(1 - probability[0, 1]), -np.log(probability[1, 2])]
+    np.testing.assert_allclose(target_losses(jnp.asarray(logits, jnp.float32), jnp.asarray(target)), expected, rtol=1e-6)
 
 
 def test_small_sets_and_all_penalties_share_one_compilation():
@@ -81,6 +103,15 @@ def test_hold_out_takes_the_same_share_of_each_class():
     np.testing.assert_array_equal(held, hold_out(label, 0.2, 0)[1])
 
 
+def test_split_share_takes_a_share_of_each_class_and_nests():
+    label = np.repeat([0, 1, 2], [100, 40, 5])
+    small, rest = split_share(label, 0.05)
+    assert np.bincount(label[small]).tolist() == [5, 2, 1]
+    assert sorted([*small, *rest]) == list(range(145))
+    assert set(small) < set(split_share(label, 0.1)[0])
+    np.testing.assert_array_equal(small, split_share(label, 0.05)[0])
+
+
 @pytest.mark.parametrize("evaluate", [linear_features, sgd_features])
 def test_errors(evaluate):
     good, option = _blobs(20), {"l2": (1.0, 2.0)} if evaluate is linear_features else {"base_rates": (0.1, 0.2)}
@@ -117,6 +148,42 @@ def test_sgd_rates_are_independent_of_each_other():
     assert beside.held_out.keys() == {0.1, 50.0}
 
 
+def _numpy_loss(w, b, x, y, alpha, beta):
+    """Table 7's loss and its gradient by w and b, in float64 and by hand."""
+    raw = x @ w + b
+    logits = alpha * np.tanh(raw / alpha)
+    exp = np.exp(logits)
+    p = exp / exp.sum(1, keepdims=True)
+    one_hot = np.eye(w.shape[1])[y]
+    loss = -np.log(p[np.arange(len(y)), y]).mean() + beta * np.mean(logits**2)
+    slope = (p - one_hot) / len(y) + 2 * beta * logits / logits.size
+    slope *= 1 - (logits / alpha) ** 2
+    return loss, x.T @ slope, slope.sum(0)
+
+
+def test_regularised_loss_and_two_steps_by_hand():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 5)) * 8, rng.integers(0, 3, 12)
+    layers = init_layers(jax.random.key(1), 5, 3, rates=1)
+    w, b = np.asarray(layers.classifier.w[0], np.float64) * 5, np.zeros(3)
+    layers = Layers(Classifier(jnp.asarray(w[None], jnp.float32), layers.classifier.b), layers.momentum)
+    trace_w, trace_b = np.zeros_like(w), np.zeros_like(b)
+    for rate in (0.3, 0.1):
+        layers, losses = sgd_step(layers, jnp.asarray(x, jnp.float32), jnp.asarray(y), jnp.asarray([rate], jnp.float32), loss=REGULARISED)
+        loss, grad_w, grad_b = _numpy_loss(w, b, x, y, 20.0, 1e-2)
+        assert losses[0] == pytest.approx(loss, rel=2e-6)
+        trace_w, trace_b = grad_w + 0.9 * trace_w, grad_b + 0.9 * trace_b
+        w, b = w - rate * (grad_w + 0.9 * trace_w), b - rate * (grad_b + 0.9 * trace_b)
+    np.testing.assert_allclose(layers.classifier.w[0], w, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layers.classifier.b[0], b, rtol=1e-5, atol=1e-6)
+    logits = jnp.asarray(x @ w, jnp.float32)
+    assert float(jnp.abs(REGULARISED(logits, jnp.asarray(y)) - PLAIN(logits, jnp.asarray(y))).max()) > 0.1
+
+
+def test_held_out_share_is_one_per_cent_of_imagenet():
+    assert (held_out_share(1_281_167), held_out_share(1437)) == (0.01, 0.1)
+
+
 class Channels(nn.Module):
     """Mean and spread of each channel: features that survive crops and flips."""
 
@@ -140,6 +207,24 @@ def test_sgd_from_images(augment):
     result = sgd(encoder, _coloured(48, 0), _coloured(30, 1), augment=augment, **options)
     assert result.top1 == 1.0
     assert result.train_examples == 48
+    assert result.protocol == ("SGD, crops and flips" if augment else "SGD")
+
+
+def test_sgd_from_images_as_in_table_7():
+    """Colour jitter reaches the layer, so its weights differ from those of crops and flips; the classes are still told apart."""
+    encoder = Encoder(Channels(), {}, views.small(8).both(hue=0.0, grayscale=0.0, solarize=0.0))
+    options = {"base_rates": (0.4,), "epochs": 6, "batch_size": 16}
+    seen = {}
+    for photometric in (False, True):
+        pairs = importlib.import_module("byol_jax.evaluate.sgd")._augmented(
+            encoder, _coloured(48, 0), 16, 0, encoder.views if photometric else crop_and_flip(encoder.views)
+        )
+        seen[photometric] = next(pairs)[0]
+        pairs.close()
+    assert np.abs(seen[True] - seen[False]).max() > 0.1
+    result = sgd(encoder, _coloured(48, 0), _coloured(30, 1), photometric=True, loss=REGULARISED, **options)
+    assert result.protocol == "SGD, pretraining augmentations, regularised"
+    assert result.top1 > 0.9
 
 
 def test_linear_from_images():

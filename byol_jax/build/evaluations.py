@@ -1,0 +1,200 @@
+"""The kinds of evaluation of a run, by name: which data each takes, and which options."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from byol_jax import data, evaluate
+from byol_jax.build import objects
+from byol_jax.build.runs import load_encoder, test_or_error
+from byol_jax.config import ConfigError, Spec
+from byol_jax.evaluate import finetune
+from byol_jax.evaluate.fewlabels import ALL
+from byol_jax.evaluate.finetune import semi_supervised_grid
+from byol_jax.evaluate.linear import hold_out, split_share
+from byol_jax.evaluate.sgd import PLAIN, REGULARISED, held_out_share
+from byol_jax.evaluate.tasks import TASKS
+from byol_jax.workdir import folder
+
+Results = dict[str, evaluate.Result]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: a run's encoder, its configuration, and its folder."""
+
+    spec: Spec
+    encoder: evaluate.Encoder
+    workdir: Any  # its folder, local or in a bucket
+
+    def train(self) -> Any:
+        """The labelled training data."""
+        return objects.labelled_source(self.spec)
+
+    def test(self) -> Any:
+        """The test data. Raises ConfigError where the configuration has none."""
+        return test_or_error(self.spec)
+
+
+COUNTS = ("epochs", "batch_size", "draws", "steps")
+
+
+def _knn(run: Subject) -> Results:
+    return {"knn": evaluate.knn(run.encoder, run.train(), run.test())}
+
+
+def _linear(run: Subject) -> Results:
+    train, test = (evaluate.features(run.encoder, source) for source in (run.train(), run.test()))
+    return {"linear": evaluate.linear_features(train, test), "linear_sgd": evaluate.sgd_features(train, test)}
+
+
+def _linear_paper(
+    run: Subject,
+    *,
+    epochs: tuple[int, ...] = (80,),
+    batch_size: int = 1024,
+    held_out: float | None = None,
+    regularised: bool = False,
+    photometric: bool = False,
+) -> Results:
+    if len(epochs) > 1:
+        raise ConfigError([f"--epochs {','.join(map(str, epochs))}: linear_paper trains for one number of epochs; give one"])
+    options: dict[str, Any] = {"epochs": epochs[0], "batch_size": batch_size, "held_out": held_out, "photometric": photometric}
+    name = "linear_paper" + "_photometric" * photometric + "_regularised" * regularised
+    sources = run.train(), run.test()
+    return {name: evaluate.sgd(run.encoder, *sources, loss=REGULARISED if regularised else PLAIN, seed=run.spec.seed, **options)}
+
+
+def _collapse(run: Subject) -> Results:
+    return {"collapse": evaluate.collapse(run.encoder, objects.train_source(run.spec))}
+
+
+def _fewlabels(run: Subject, *, labels: tuple[int, ...] = (1, 10, ALL), draws: int = 3) -> Results:
+    sources = run.train(), run.test()
+    views = run.spec.views.recipe()
+    untrained = evaluate.Encoder.untrained(objects.encoder(run.spec), views, seed=run.spec.seed)
+
+    def both(embed: Callable[[Any], evaluate.Features]) -> tuple[evaluate.Features, evaluate.Features]:
+        return embed(sources[0]), embed(sources[1])
+
+    sets = {
+        "BYOL": both(lambda source: evaluate.features(run.encoder, source)),
+        "untrained": both(lambda source: evaluate.features(untrained, source)),
+        "pixels": both(lambda source: evaluate.pixels(source, views)),
+    }
+    return {"fewlabels": evaluate.few_labels(sets, labels=labels, draws=draws)}
+
+
+def _semisup(
+    run: Subject,
+    *,
+    share: tuple[float, ...] = (0.01, 0.1),
+    rates: tuple[float, ...] = finetune.RATES,
+    epochs: tuple[int, ...] = finetune.EPOCHS,
+    batch_size: int = 1024,
+    held_out: float | None = None,
+) -> Results:
+    found: Results = {}
+    for part in share:
+        name = f"semisup_{100 * part:g}pct"
+        options: dict[str, Any] = {"settings": semi_supervised_grid(rates, epochs), "batch_size": batch_size, "seed": run.spec.seed}
+        sources = *few_labelled(run.spec, part, held_out), run.test()
+        found[name] = evaluate.fine_tune(run.encoder, *sources, folder=run.workdir / "evaluation" / "finetune" / name, **options)
+    return found
+
+
+def few_labelled(spec: Spec, share: float, held_out: float | None = None) -> tuple[Any, Any]:
+    """(training images, images to choose by) where only a share of the labels is known.
+
+    Of ImageNet in TFDS these are SimCLR's fixed 1 % and 10 % (``imagenet2012_subset``) and, as in the paper, the last 10,009 training
+    images; some of the latter (1 % and 10 %) are then in both. Of other data a share of each class, the same for every run and seed, and
+    ``held_out`` of the rest to choose by.
+    """
+    if not 0 < share < 1:
+        raise ConfigError([f"--share {share:g}: must lie between 0 and 1, such as 0.01"])
+    data_spec = spec.data
+    if data_spec.source == "tfds" and (data_spec.name or "").split(":")[0] == "imagenet2012":
+        if share not in (0.01, 0.1):
+            raise ConfigError(
+                [f"--share {share:g}: ImageNet has the fixed subsets 0.01 and 0.1; nearest: {0.01 if share < 0.055 else 0.1}"]
+            )
+        subset_name = f"imagenet2012_subset/{100 * share:g}pct"
+        place = data_spec.path
+        return data.tfds(subset_name, "train", data_dir=place), data.tfds(str(data_spec.name), "train[-10009:]", data_dir=place)
+    source = objects.labelled_source(spec)
+    label = data.labels_of(source)
+    if label is None or (label < 0).any():
+        raise ConfigError(["data.labelled_split: semisup needs a label for every image of it"])
+    chosen, rest = split_share(label, share)
+    _, held = hold_out(label[rest], held_out or held_out_share(len(label)), 0)
+    return data.subset(source, chosen), data.subset(source, rest[held])
+
+
+def _transfer(run: Subject, *, tasks: tuple[str, ...] = tuple(TASKS), data_dir: str | None = None) -> Results:
+    place = run.workdir / "evaluation" / "transfer"
+    return {"transfer": evaluate.transfer(run.encoder, tasks, data_dir=data_dir, folder=place)}
+
+
+def _transfer_finetune(
+    run: Subject,
+    *,
+    tasks: tuple[str, ...] = tuple(TASKS),
+    rates: tuple[float, ...] = finetune.TRANSFER_RATES,
+    decays: tuple[float, ...] = finetune.TRANSFER_DECAYS,
+    steps: int = 20_000,
+    batch_size: int = 256,
+    data_dir: str | None = None,
+) -> Results:
+    options: dict[str, Any] = {"settings": finetune.transfer_grid(rates, decays, steps), "batch_size": batch_size, "seed": run.spec.seed}
+    place = run.workdir / "evaluation" / "transfer_finetune"
+    return {"transfer_finetune": evaluate.transfer_fine_tune(run.encoder, tasks, data_dir=data_dir, folder=place, **options)}
+
+
+EVALUATIONS: dict[str, Callable[..., Results]] = {
+    "knn": _knn,
+    "linear": _linear,
+    "linear_paper": _linear_paper,
+    "collapse": _collapse,
+    "fewlabels": _fewlabels,
+    "semisup": _semisup,
+    "transfer": _transfer,
+    "transfer_finetune": _transfer_finetune,
+}
+
+
+def evaluation(
+    kind: str, workdir: str | os.PathLike[str], spec: Spec, *, step: int | None = None, **options: Any
+) -> list[tuple[evaluate.Result, Any]]:
+    """Evaluates the run's encoder in one way; each result is saved below ``workdir/evaluation`` and returned with its path.
+
+    Raises:
+      ConfigError: among others, an option that this kind does not have.
+    """
+    wrong = [_misplaced(kind, name) for name in options if name not in options_of(kind)]
+    wrong += [f"{_flag(name)} {options[name]}: must be 1 or more" for name in COUNTS if np.min(options.get(name, 1)) < 1]
+    if wrong:
+        raise ConfigError(wrong)
+    found = EVALUATIONS[kind](Subject(spec, load_encoder(workdir, step=step, spec=spec), folder(workdir)), **options)
+    return [(result, evaluate.save(workdir, name, result)) for name, result in found.items()]
+
+
+def options_of(kind: str) -> tuple[str, ...]:
+    """The names of an evaluation's options."""
+    parameters = inspect.signature(EVALUATIONS[kind]).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+def _misplaced(kind: str, option: str) -> str:
+    has = ", ".join(_flag(name) for name in options_of(kind)) or "no options"
+    kinds = ", ".join(other for other in EVALUATIONS if option in options_of(other))
+    return f"{_flag(option)}: evaluate {kind} has {has}; it belongs to {kinds}"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,216 @@
+"""Fine-tuning: the whole network, from pretrained weights, on labelled images (paper, section 4.2, Appendices C.2 and D).
+
+SGD with Nesterov momentum 0.9 on random crops and flips, no regularisation (weight decay only where a setting has it), a rate of
+rate * batch / 256 that falls to 0 along a cosine, as in the official code's linear evaluation. The batch is spread over all devices
+and batch statistics are of the whole of it. The grid, and the choice among its settings, stand in ``evaluate.grid``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from byol_jax import parallel
+from byol_jax.augment.image import image_views
+from byol_jax.data.order import Shard
+from byol_jax.data.pipeline import train_batches
+from byol_jax.evaluate.encoder import Encoder
+from byol_jax.evaluate.linear import target_losses
+from byol_jax.evaluate.progress import tracked
+from byol_jax.evaluate.sgd import MOMENTUM, crop_and_flip
+from byol_jax.method.norms import check_norms
+from byol_jax.method.optimizer import is_weight
+from byol_jax.method.schedules import cosine
+from byol_jax.views import Views
+
+Step = Callable[["Tuned", Any, jax.Array, jax.Array], tuple["Tuned", jax.Array]]
+
+RATES, EPOCHS = (0.01, 0.02, 0.05, 0.1, 0.005), (30, 50)  # the paper's, for few labels
+TRANSFER_RATES = tuple(float(rate) for rate in np.logspace(-4, -1, 7))
+TRANSFER_DECAYS = (0.0, *(float(decay) for decay in np.logspace(-6, -3, 7)))
+
+
+class Classified(nn.Module):
+    """An encoder with a linear classifier on top: images -> logits [B, classes]."""
+
+    encoder: nn.Module
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        out: Any = self.encoder(x, train)
+        return nn.Dense(self.classes, name="classifier")(getattr(out, "embedding", out))
+
+
+class Tuned(NamedTuple):
+    """A network in fine-tuning: steps done, its variables {"params", "batch_stats"}, and the momentum of its params."""
+
+    step: jax.Array
+    variables: dict[str, Any]
+    momentum: Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to fine-tune, a point of the grid.
+
+    Attributes:
+      rate: peak learning rate for 256 examples.
+      epochs: passes over the training set; or else
+      steps: how many, whatever the training set.
+      weight_decay: added to the gradient of weights (not of biases and norms) is this divided by ``rate``, as in the paper.
+    """
+
+    rate: float
+    epochs: int | None = None
+    steps: int | None = None
+    weight_decay: float = 0.0
+
+    def total(self, examples: int, batch_size: int) -> int:
+        """Steps in all, one at least."""
+        return self.steps if self.steps is not None else max((self.epochs or 0) * examples // batch_size, 1)
+
+    @property
+    def name(self) -> str:
+        """Such as ``rate0.05-epochs30``."""
+        length = f"epochs{self.epochs}" if self.steps is None else f"steps{self.steps}"
+        return f"rate{self.rate:.3g}-{length}" + (f"-decay{self.weight_decay:.3g}" if self.weight_decay else "")
+
+
+def semi_supervised_grid(rates: tuple[float, ...] = RATES, epochs: tuple[int, ...] = EPOCHS) -> tuple[Setting, ...]:
+    """The paper's ten settings for few labels: every rate with every length."""
+    return tuple(Setting(rate, length) for rate, length in itertools.product(rates, epochs))
+
+
+def transfer_grid(
+    rates: Sequence[float] = TRANSFER_RATES, decays: Sequence[float] = TRANSFER_DECAYS, steps: int = 20_000
+) -> tuple[Setting, ...]:
+    """The paper's 56 settings for another data set: 7 rates from 1e-4 to 1e-1 with no weight decay and 7 from 1e-6 to 1e-3."""
+    return tuple(Setting(rate, steps=steps, weight_decay=decay) for rate, decay in itertools.product(rates, decays))
+
+
+def transfer_bn_momentum(examples: int, batch_size: int) -> float:
+    """How much the running averages keep at each step of transfer: max(1 - 10 / s, 0.9), s being the steps of an epoch."""
+    return max(1 - 10 * batch_size / examples, 0.9)
+
+
+def begin(encoder: Encoder, classes: int, *, seed: int, mesh: Mesh, bn_momentum: float | None = None) -> tuple[Classified, Tuned]:
+    """The network and its state before the first step: the encoder's weights, and a classifier as in the linear evaluation.
+
+    ``bn_momentum`` replaces that of an encoder which has such a field (our ResNets have).
+    """
+    module = encoder.module
+    if bn_momentum is not None and hasattr(module, "bn_momentum"):
+        module = module.clone(bn_momentum=bn_momentum)
+    network = Classified(module, classes)
+    image = jax.ShapeDtypeStruct((1, encoder.views.size, encoder.views.size, 3), jnp.float32)
+    check_norms(network, image, parallel.AXIS, mesh.size)  # type: ignore[arg-type]  # it asks for no more than a module's init
+    shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), image)
+    dim = shapes["params"]["classifier"]["kernel"].shape[0]
+    kernel = jax.random.truncated_normal(jax.random.key(seed), -2.0, 2.0, (dim, classes), jnp.float32) * dim**-0.5
+    head = {"kernel": np.asarray(kernel), "bias": np.zeros(classes, np.float32)}
+    pretrained = {kind: {"encoder": jax.device_get(tree)} for kind, tree in encoder.variables.items()}
+    variables = {"batch_stats": {}, **pretrained, "params": {**pretrained.get("params", {}), "classifier": head}}
+    state = Tuned(np.zeros((), np.int32), variables, MOMENTUM.init(variables["params"]))  # type: ignore[arg-type]
+    return network, parallel.replicate(jax.device_get(state), mesh)
+
+
+def make_step(network: Classified, recipe: Views, key: jax.Array, mesh: Mesh) -> Step:
+    """Builds ``step(state, batch, rate, decay) -> (state, mean loss)``, compiled; every setting of a grid can share it.
+
+    Args:
+      recipe: how images are augmented (its view 1). Row r of step t is drawn from ``key``, t and r alone.
+
+    A batch's "label" is int[B], or [B, C] of 1, 0 and -1 (not counted) where an image has several.
+    """
+    make = image_views(recipe)
+
+    def gradients(variables: Any, batch: Any, keys: jax.Array) -> tuple[Any, Any, jax.Array]:
+        x = make(keys, batch)["view1"]
+
+        def objective(params: Any) -> tuple[jax.Array, Any]:
+            noise = {"dropout": jax.random.fold_in(keys[0], 1)}
+            logits, changed = network.apply({**variables, "params": params}, x, True, mutable=["batch_stats"], rngs=noise)
+            value = target_losses(logits, batch["label"]).mean()
+            return value, (changed.get("batch_stats", {}), value)
+
+        grads, (stats, value) = jax.grad(objective, has_aux=True)(variables["params"])
+        grads, value = jax.lax.pmean((grads, value), parallel.AXIS)
+        return grads, stats, value
+
+    # check_vma=False as in method/step.py: with it the gradients would be summed over the devices before the mean.
+    specs: dict[str, Any] = {"in_specs": (P(), P(parallel.AXIS), P(parallel.AXIS)), "out_specs": P()}
+    over_devices = jax.shard_map(gradients, mesh=mesh, check_vma=False, **specs)
+
+    def step(state: Tuned, batch: Any, rate: jax.Array, decay: jax.Array) -> tuple[Tuned, jax.Array]:
+        keys = jax.random.split(jax.random.fold_in(key, state.step), len(batch["label"]))
+        grads, stats, value = over_devices(state.variables, batch, keys)
+        params = state.variables["params"]
+        grads = jax.tree.map(lambda g, p, weight: g + decay * p if weight else g, grads, params, is_weight(params))
+        updates, momentum = MOMENTUM.update(grads, state.momentum)
+        params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+        return Tuned(state.step + 1, {"params": params, "batch_stats": stats}, momentum), value
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def train(
+    encoder: Encoder,
+    source: Any,
+    setting: Setting,
+    classes: int,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    bn_momentum: float | None = None,
+    targets: np.ndarray | None = None,
+    mesh: Mesh | None = None,
+) -> Encoder:
+    """Fine-tunes; returns the network with its classifier, whose "embeddings" are logits [B, classes].
+
+    Args:
+      source: images, all labelled below ``classes``.
+      batch_size: of all devices together; cut to the training set, and to what the devices can share.
+      seed: of the classifier, the order of images, and their augmentations.
+      targets: what a label stands for, [labels, ...], where it is not the class itself.
+    """
+    mesh = mesh or parallel.data_mesh()
+    size = fitting_batch(batch_size, len(source), mesh)
+    recipe, total = crop_and_flip(encoder.views), setting.total(len(source), size)
+    network, state = begin(encoder, classes, seed=seed, mesh=mesh, bn_momentum=bn_momentum)
+    step = _shared_step(network, recipe, seed, mesh)
+    schedule, decay = cosine(setting.rate, batch_size=size, steps=total), jnp.float32(setting.weight_decay / setting.rate)
+    shard = Shard(jax.process_index(), jax.process_count())
+    with contextlib.closing(train_batches(source, recipe, batch_size=size, seed=seed, shard=shard)) as stream:
+        for number, batch in enumerate(tracked(itertools.islice(stream, total), total, f"fine-tuning, {setting.name}")):
+            batch = batch if targets is None else {**batch, "label": targets[batch["label"]]}
+            state, _ = step(state, parallel.to_global(batch, mesh), schedule(number), decay)
+    return Encoder(network, state.variables, encoder.views)
+
+
+def fitting_batch(batch_size: int, examples: int, mesh: Mesh) -> int:
+    """The largest batch up to this size, and to the training set's, that the devices can share; one row each at least."""
+    return max(min(batch_size, examples) // mesh.size, 1) * mesh.size
+
+
+def _shared_step(network: Classified, recipe: Views, seed: int, mesh: Mesh) -> Step:
+    try:
+        return _cached_step(network, recipe, seed, mesh)
+    except TypeError:  # a module with an unhashable field (a list, say) is compiled anew for every setting
+        return make_step(network, recipe, jax.random.key(seed), mesh)
+
+
+@functools.lru_cache(maxsize=4)
+def _cached_step(network: Classified, recipe: Views, seed: int, mesh: Mesh) -> Step:
+    return make_step(network, recipe, jax.random.key(seed), mesh)
