@@ -85,8 +85,9 @@ def parser() -> argparse.ArgumentParser:
     converted.add_argument("file", metavar="FILE", help=text)
     converted.add_argument("--to", metavar="DIR", required=True, help="new folder of the run")
     exported = verb("export", export, "write the encoder of a run in a format of other programs", workdir, step)
+    text = "safetensors: a ResNet under torchvision's names; stablehlo: pixels to embedding, for jax alone"
     exported.add_argument(
-        "--to", choices=("safetensors",), required=True, help="safetensors: torchvision's names, with the preprocessing beside it"
+        "--to", choices=("safetensors", "stablehlo"), required=True, help=f"{text}; how images are prepared stands beside it"
     )
     exported.add_argument("--output", metavar="PATH", required=True, help="where to write it")
     embedded = verb("embed", embed, "write the embeddings of images to a file; goes on where it was stopped", workdir, step)

@@ -11,15 +11,21 @@ from byol_jax.build import runs
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.config import Spec
 from byol_jax.convert.export import to_safetensors
+from byol_jax.convert.stablehlo import to_stablehlo
 
 
 def _safetensors(encoder: evaluate.Encoder, output: Path, source: dict[str, Any]) -> list[Path]:
     return to_safetensors(output, encoder.module, encoder.variables, views=encoder.views, source=source)
 
 
+def _stablehlo(encoder: evaluate.Encoder, output: Path, source: dict[str, Any]) -> list[Path]:
+    return to_stablehlo(output, encoder.module, encoder.variables, views=encoder.views, source=source)
+
+
 # (the encoder, the path asked for, where the weights came from) -> the files written
 FORMATS: dict[str, Callable[[evaluate.Encoder, Path, dict[str, Any]], list[Path]]] = {
     "safetensors": _safetensors,
+    "stablehlo": _stablehlo,
 }
 
 
