@@ -90,6 +90,6 @@ class Counting(Own):
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(convert.ConvertError, match=r"must end in \.stablehlo"):
         to_stablehlo(tmp_path / "x.bin", Own(), {}, views=RECIPE, source={})
-    with pytest.raises(convert.ConvertError, match="Counting: needs to know the size of the batch, .*: Symbolic dimension 'b'"):
+    with pytest.raises(convert.ConvertError, match=r"Counting: needs to know the size of the batch, .*: Symbolic dimension 'b'"):
         to_stablehlo(tmp_path / "x.stablehlo", Counting(), drawn(Counting()), views=RECIPE, source={})
     assert not list(tmp_path.iterdir())
