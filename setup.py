@@ -41,7 +41,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["byol_jax", "byol_jax.*"]),
-    package_data={"byol_jax": ["report/*.html"]},
+    package_data={"byol_jax": ["report/*.html", "convert/*.md"]},
     install_requires=[*CORE, *DATA, "tensorflow-cpu>=2.20; platform_system == 'Linux'", "tensorflow>=2.20; platform_system != 'Linux'"],
     extras_require={
         "cuda13": ["jax[cuda13]>=0.10"],

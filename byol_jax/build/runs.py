@@ -199,7 +199,14 @@ EVALUATIONS: dict[str, Callable[[Spec, evaluate.Encoder], dict[str, evaluate.Res
 def evaluation(kind: str, workdir: str | Path, spec: Spec, *, step: int | None = None) -> list[tuple[evaluate.Result, Path]]:
     """Evaluates the run's encoder in one way; each result is saved below ``workdir/evaluation`` and returned with its path."""
     found = EVALUATIONS[kind](spec, load_encoder(workdir, step=step, spec=spec))
-    return [(result, evaluate.save(workdir, name, result)) for name, result in found.items()]
+    about = measured_on(workdir, spec, step)
+    return [(result, evaluate.save(workdir, name, result, about)) for name, result in found.items()]
+
+
+def measured_on(workdir: str | Path, spec: Spec, step: int | None) -> dict[str, Any]:
+    """What a result says of itself: the checkpoint's step, and the data, which a flag may have changed from the run's own."""
+    keys = ("source", "name", "path", "split", "labelled_split", "test_split")
+    return {"step": checkpoint_step(workdir, step), "data": {key: getattr(spec.data, key) for key in keys}}
 
 
 def report(workdir: str | Path, spec: Spec, *, step: int | None = None) -> Path:
