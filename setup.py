@@ -51,6 +51,7 @@ setup(
         "safetensors": SAFETENSORS,
         "torch": ["torch>=2.4", *SAFETENSORS],
         "parquet": PARQUET,
+        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24"],
         "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET],
     },
     entry_points={"console_scripts": ["byol-jax = byol_jax.cli:main"]},

@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     exported = verb("export", export, "write the encoder of a run in a format of other programs", workdir, step)
     text = "safetensors: a ResNet under torchvision's names; stablehlo: pixels to embedding, for jax alone; hub: a folder with a model card"
     exported.add_argument(
-        "--to", choices=("safetensors", "stablehlo", "hub"), required=True, help=f"{text}; how images are prepared stands beside it"
+        "--to", choices=("safetensors", "stablehlo", "hub", "onnx"), required=True, help=f"{text}; how images are prepared stands beside it"
     )
     exported.add_argument("--output", metavar="PATH", required=True, help="where to write it")
     exported.add_argument("--licence", metavar="ID", help="hub: such as apache-2.0; left open if not given")

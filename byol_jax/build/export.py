@@ -14,6 +14,7 @@ from byol_jax.checkpoint import Checkpoints
 from byol_jax.config import ConfigError, Spec
 from byol_jax.convert.export import to_safetensors
 from byol_jax.convert.hub import to_hub
+from byol_jax.convert.onnx import to_onnx
 from byol_jax.convert.stablehlo import to_stablehlo
 
 
@@ -38,13 +39,18 @@ def _stablehlo(order: Order) -> list[Path]:
     return to_stablehlo(order.output, encoder.module, encoder.variables, views=encoder.views, source=order.source)
 
 
+def _onnx(order: Order) -> list[Path]:
+    encoder = order.encoder
+    return to_onnx(order.output, encoder.module, encoder.variables, views=encoder.views, source=order.source)
+
+
 def _hub(order: Order) -> list[Path]:
     encoder, story = order.encoder, story_of(order.workdir, int(order.source["step"]))
     options: dict[str, Any] = {"views": encoder.views, "source": order.source, "story": story, "licence": order.licence}
     return to_hub(order.output, encoder.module, encoder.variables, **options)
 
 
-FORMATS: dict[str, Callable[[Order], list[Path]]] = {"safetensors": _safetensors, "stablehlo": _stablehlo, "hub": _hub}
+FORMATS: dict[str, Callable[[Order], list[Path]]] = {"safetensors": _safetensors, "stablehlo": _stablehlo, "hub": _hub, "onnx": _onnx}
 
 
 def export(
