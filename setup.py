@@ -42,7 +42,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["byol_jax", "byol_jax.*"]),
-    package_data={"byol_jax": ["report/*.html"]},
+    package_data={"byol_jax": ["report/*.html", "convert/*.md"]},
     install_requires=[*CORE, *DATA, "tensorflow-cpu>=2.20; platform_system == 'Linux'", "tensorflow>=2.20; platform_system != 'Linux'"],
     extras_require={
         "cuda13": ["jax[cuda13]>=0.10"],
@@ -53,6 +53,7 @@ setup(
         "safetensors": SAFETENSORS,
         "torch": ["torch>=2.4", *SAFETENSORS],
         "parquet": PARQUET,
+        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24"],
         "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET],
     },
     entry_points={"console_scripts": ["byol-jax = byol_jax.cli:main"]},

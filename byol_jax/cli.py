@@ -90,10 +90,12 @@ def parser() -> argparse.ArgumentParser:
     converted.add_argument("file", metavar="FILE", help=text)
     converted.add_argument("--to", metavar="DIR", required=True, help="new folder of the run")
     exported = verb("export", export, "write the encoder of a run in a format of other programs", workdir, step)
+    text = "safetensors: a ResNet under torchvision's names; stablehlo: pixels to embedding, for jax alone; hub: a folder with a model card"
     exported.add_argument(
-        "--to", choices=("safetensors",), required=True, help="safetensors: torchvision's names, with the preprocessing beside it"
+        "--to", choices=("safetensors", "stablehlo", "hub", "onnx"), required=True, help=f"{text}; how images are prepared stands beside it"
     )
     exported.add_argument("--output", metavar="PATH", required=True, help="where to write it")
+    exported.add_argument("--licence", metavar="ID", help="hub: such as apache-2.0; left open if not given")
     embedded = verb("embed", embed, "write the embeddings of images to a file; goes on where it was stopped", workdir, step)
     embedded.add_argument("--input", required=True, metavar="WHAT", help="a folder of images, FILE.npz[:SPLIT] or tfds:NAME[:SPLIT]")
     embedded.add_argument("--output", required=True, metavar="FILE", help="ends in .npz or .parquet")
@@ -195,7 +197,7 @@ def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     from byol_jax import build
 
     spec = cfg.override(build.read_spec(args.workdir), overrides)
-    for path in build.export(args.to, args.workdir, spec, args.output, step=args.step):
+    for path in build.export(args.to, args.workdir, spec, args.output, step=args.step, licence=args.licence):
         print(f"written to {path}")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from byol_jax import data, evaluate
 from byol_jax.build import objects
-from byol_jax.build.runs import load_encoder, test_or_error
+from byol_jax.build.runs import load_encoder, measured_on, test_or_error
 from byol_jax.config import ConfigError, Spec
 from byol_jax.evaluate import finetune
 from byol_jax.evaluate.fewlabels import ALL
@@ -181,7 +181,8 @@ def evaluation(
     if wrong:
         raise ConfigError(wrong)
     found = EVALUATIONS[kind](Subject(spec, load_encoder(workdir, step=step, spec=spec), folder(workdir)), **options)
-    return [(result, evaluate.save(workdir, name, result)) for name, result in found.items()]
+    about = measured_on(workdir, spec, step)
+    return [(result, evaluate.save(workdir, name, result, about)) for name, result in found.items()]
 
 
 def options_of(kind: str) -> tuple[str, ...]:

@@ -4,29 +4,77 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from byol_jax import evaluate
 from byol_jax.build import runs
-from byol_jax.config import Spec
+from byol_jax.build.hub import story_of
+from byol_jax.config import ConfigError, Spec
 from byol_jax.convert.export import to_safetensors
+from byol_jax.convert.hub import to_hub
+from byol_jax.convert.onnx import to_onnx
+from byol_jax.convert.stablehlo import to_stablehlo
+from byol_jax.workdir import folder
 
 
-def _safetensors(encoder: evaluate.Encoder, output: Path, source: dict[str, Any]) -> list[Path]:
-    return to_safetensors(output, encoder.module, encoder.variables, views=encoder.views, source=source)
+@dataclass(frozen=True)
+class Order:
+    """What is to be written, and where: the encoder, the run it is of, and where its weights came from."""
+
+    encoder: evaluate.Encoder
+    output: Path
+    source: dict[str, Any]
+    workdir: Any
+    licence: str
 
 
-# (the encoder, the path asked for, where the weights came from) -> the files written
-FORMATS: dict[str, Callable[[evaluate.Encoder, Path, dict[str, Any]], list[Path]]] = {
-    "safetensors": _safetensors,
-}
+def _safetensors(order: Order) -> list[Path]:
+    encoder = order.encoder
+    return to_safetensors(order.output, encoder.module, encoder.variables, views=encoder.views, source=order.source)
 
 
-def export(kind: str, workdir: str | os.PathLike[str], spec: Spec, output: str | Path, *, step: int | None = None) -> list[Path]:
+def _stablehlo(order: Order) -> list[Path]:
+    encoder = order.encoder
+    return to_stablehlo(order.output, encoder.module, encoder.variables, views=encoder.views, source=order.source)
+
+
+def _onnx(order: Order) -> list[Path]:
+    encoder = order.encoder
+    return to_onnx(order.output, encoder.module, encoder.variables, views=encoder.views, source=order.source)
+
+
+def _hub(order: Order) -> list[Path]:
+    encoder, story = order.encoder, story_of(order.workdir, int(order.source["step"]))
+    options: dict[str, Any] = {"views": encoder.views, "source": order.source, "story": story, "licence": order.licence}
+    return to_hub(order.output, encoder.module, encoder.variables, **options)
+
+
+FORMATS: dict[str, Callable[[Order], list[Path]]] = {"safetensors": _safetensors, "stablehlo": _stablehlo, "hub": _hub, "onnx": _onnx}
+
+
+def export(
+    kind: str,
+    workdir: str | os.PathLike[str],
+    spec: Spec,
+    output: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    licence: str | None = None,
+) -> list[Path]:
     """Writes the encoder of the run in ``workdir`` in a format of ``FORMATS``; returns the files.
 
+    Args:
+      licence: on the card of a hub, as its identifier; None leaves it open.
+
     Raises:
-      ValueError: no run, no such step, or the format cannot hold this encoder.
+      ValueError: no run, no such step, the format cannot hold this encoder, a licence for another format than "hub",
+        or for it a ``spec`` that is not the run's.
     """
-    return FORMATS[kind](runs.load_encoder(workdir, step=step, spec=spec), Path(output), runs.checkpoint_note(workdir, step))
+    if licence is not None and kind != "hub":
+        raise ConfigError([f"--licence {licence}: stands on the card of --to hub; {kind} has no place for it"])
+    if kind == "hub" and spec != runs.read_spec(workdir):
+        raise ConfigError(["--to hub: the card tells the run as it was; leave out --config.KEY=..."])
+    encoder = runs.load_encoder(workdir, step=step, spec=spec)
+    return FORMATS[kind](Order(encoder, Path(output), runs.checkpoint_note(workdir, step), folder(workdir), licence or "other"))

@@ -160,6 +160,12 @@ def test_or_error(spec: Spec) -> Any:
     return test
 
 
+def measured_on(workdir: str | os.PathLike[str], spec: Spec, step: int | None) -> dict[str, Any]:
+    """What a result says of itself: the checkpoint's step, and the data, which a flag may have changed from the run's own."""
+    keys = ("source", "name", "path", "split", "labelled_split", "test_split")
+    return {"step": checkpoint_note(workdir, step)["step"], "data": {key: getattr(spec.data, key) for key in keys}}
+
+
 def report(workdir: str | os.PathLike[str], spec: Spec, *, step: int | None = None) -> Any:
     """Writes the report of the run; returns the page's path."""
     from byol_jax.report import write_report

@@ -47,21 +47,30 @@ def to_safetensors(path: str | Path, module: Any, variables: Any, *, views: View
     partial = path.with_suffix(f".{os.getpid()}.partial")
     save_file(tensors | counters, partial, metadata={"format": "pt", "byol_jax": json.dumps(facts)})
     partial.replace(path)
+    return [path, write_facts(path, facts)]
+
+
+def write_facts(path: Path, facts: dict[str, Any]) -> Path:
+    """``x.preprocess.json`` beside the weights ``x.anything``; returns its path."""
     sidecar = path.with_suffix(".preprocess.json")
     sidecar.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return [path, sidecar]
+    return sidecar
 
 
 def facts_of(net: Net, padding: str, views: Views, source: dict[str, Any]) -> dict[str, Any]:
     """What weights alone do not say, as JSON."""
     architecture = {"block": net.block, "stages": list(net.stages), "channels": list(net.channels), "stem_channels": net.stem_channels}
     architecture |= {"stem": net.stem, "shortcut": net.shortcut, "padding": padding}
-    prepared = {"size": views.size, "eval_crop": views.eval_crop, "mean": list(views.mean), "std": list(views.std)}
+    return {**architecture, **prepared(views), "loads": loads(net, padding), "source": source}
+
+
+def prepared(views: Views) -> dict[str, Any]:
+    """How an image is prepared, as JSON: numbers, and the order in a sentence."""
     order = (
         "images of exactly size x size as they are; of others the central square of eval_crop x the shorter side, "
         "resized to size (bicubic with a = -0.5, not antialiased); RGB / 255, minus mean, over std"
     )
-    return {**architecture, **prepared, "order": order, "loads": loads(net, padding), "source": source}
+    return {"size": views.size, "eval_crop": views.eval_crop, "mean": list(views.mean), "std": list(views.std), "order": order}
 
 
 def loads(net: Net, padding: str) -> list[str]:

@@ -52,8 +52,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def save(workdir: str | os.PathLike[str], name: str, result: Result) -> Any:
-    """Writes ``workdir/evaluation/<name>.json`` (whole or not at all) and returns its path."""
+def save(workdir: str | os.PathLike[str], name: str, result: Result, about: dict[str, Any] | None = None) -> Any:
+    """Writes ``workdir/evaluation/<name>.json`` (whole or not at all) and returns its path.
+
+    Args:
+      about: on what it was measured, as JSON: the step, the data.
+    """
     path = folder(workdir) / "evaluation" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     title, headings, cells = result.rows()
@@ -63,6 +67,7 @@ def save(workdir: str | os.PathLike[str], name: str, result: Result) -> Any:
         "rows": [list(row) for row in cells],
         "text_columns": list(result.text_columns),
         "result": result.to_json(),
+        **({"about": about} if about else {}),
     }
     partial = path.with_suffix(".json.partial")
     partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

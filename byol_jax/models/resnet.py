@@ -140,7 +140,7 @@ class ResNet(nn.Module):
 
         x = conv(self.width * self.stem_channels, 7 if big else 3, strides=2 if big else 1, name="stem_conv")(x)
         x = nn.relu(norm(name="stem_norm")(x))
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=_pads(self.padding, 3)) if big else x
+        x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=_pads(self.padding, 3)) if big else x
         for s, (size, channels) in enumerate(zip(self.stage_sizes, self.channels, strict=True)):
             for b in range(size):
                 stride = 2 if b == 0 and s > 0 else 1
