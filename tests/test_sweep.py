@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,19 @@ def test_a_study_of_the_paper_resolves_at_both_scales(name: str, monkeypatch: py
         assert (chosen, folder.name) == (scale, Path(name).parent.name)
     baseline = study.spec(study.points[0], "paper", 0)
     assert (baseline.encoder.name, baseline.epochs, baseline.batch_size, baseline.optimizer.learning_rate) == ("resnet50", 300, 4096, 0.3)
+
+
+def test_a_study_may_import_what_stands_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the console script starts: with the script's own folder on the path, not the current one."""
+    (tmp_path / "beside_the_configs.py").write_text("TITLE = 'Rates'")
+    (tmp_path / "sweep.py").write_text(
+        TINY.replace("CONFIG", str(ROOT / "configs/digits.py"))
+        .replace('"Rates"', "TITLE")
+        .replace("SWEEP =", "from beside_the_configs import TITLE\nSWEEP =")
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    assert load_sweep("sweep.py")[0].title == "Rates"
 
 
 def test_there_are_studies() -> None:
@@ -106,6 +120,7 @@ def test_mistakes_in_a_sweep(tmp_path: Path) -> None:
     refuse("scale 'smal' must be one of small (did you mean 'small'?)", "sweep.py:smal")
     refuse("there is no file", "sweeep.py")
     refuse("defines no SWEEP", source="x = 1")
+    refuse("sweep.py: ModuleNotFoundError: No module named 'nowhere'", source="import nowhere")
     refuse("metrics['small'] = 'top1': must be one of knn, linear", source=TINY.replace('"knn"}', '"top1"}'))
     refuse("point 'slow': there are 2 of this name", source=TINY.replace("too fast", "slow"))
     wrong = TINY.replace('{"optimizer.learning_rate": 1e-3}', '{"optimizer.learning_rat": 1}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,7 @@ def load_sweep(name: str) -> tuple[Sweep, str, Path]:
     if not Path(path).is_file():
         there = sorted(str(file) for file in Path(path).parent.parent.glob("*/sweep.py"))
         raise ConfigError([f"{name}: there is no file {path}{nearest(path, there)}"])
-    sweep = runpy.run_path(path).get("SWEEP")
+    sweep = _defined(path)
     if not isinstance(sweep, Sweep):
         raise ConfigError([f"{path}: defines no SWEEP = Sweep(...)"])
     scale = wanted or next(iter(sweep.scales))
@@ -80,6 +81,16 @@ def load_sweep(name: str) -> tuple[Sweep, str, Path]:
         raise ConfigError([f"{name}: scale {scale!r} must be one of {', '.join(sweep.scales)}{nearest(scale, list(sweep.scales))}"])
     _check(sweep)
     return sweep, scale, Path(path).parent
+
+
+def _defined(path: str) -> Any:
+    """What the file calls SWEEP. It is the user's program: whatever it raises is an error in it."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # it may import what stands beside the configs
+    try:
+        return runpy.run_path(path).get("SWEEP")
+    except Exception as error:
+        raise ConfigError([f"{path}: {type(error).__name__}: {error}"]) from error
 
 
 def _check(sweep: Sweep) -> None:
