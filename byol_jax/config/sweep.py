@@ -85,8 +85,8 @@ def load_sweep(name: str) -> tuple[Sweep, str, Path]:
 
 def _defined(path: str) -> Any:
     """What the file calls SWEEP. It is the user's program: whatever it raises is an error in it."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # it may import what stands beside the configs
+    if (here := str(Path.cwd())) not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # it may import what stands beside the configs
     try:
         return runpy.run_path(path).get("SWEEP")
     except Exception as error:
