@@ -31,6 +31,7 @@ TENSORBOARD = ["tensorboardX>=2.6"]
 WANDB = ["wandb>=0.19"]
 SAFETENSORS = ["safetensors>=0.5"]
 PARQUET = ["pyarrow>=17"]
+SEARCH = ["optuna>=4"]
 TEST = ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"]
 
 setup(
@@ -54,7 +55,8 @@ setup(
         "torch": ["torch>=2.4", *SAFETENSORS],
         "parquet": PARQUET,
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24"],
-        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET],
+        "search": SEARCH,
+        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET, *SEARCH],
     },
     entry_points={"console_scripts": ["byol-jax = byol_jax.cli:main"]},
 )

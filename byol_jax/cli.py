@@ -100,8 +100,9 @@ def parser() -> argparse.ArgumentParser:
     embedded.add_argument("--input", required=True, metavar="WHAT", help="a folder of images, FILE.npz[:SPLIT] or tfds:NAME[:SPLIT]")
     embedded.add_argument("--output", required=True, metavar="FILE", help="ends in .npz or .parquet")
     embedded.add_argument("--batch-size", type=int, default=256, metavar="N", help="images a process sends to its devices at a time (256)")
-    swept = verb("sweep", sweep, "train and measure every point of a study, go on where it stopped, and write its page", workdir)
-    swept.add_argument("study", metavar="SWEEP.py[:SCALE]", help="such as experiments/paper/tau/sweep.py:small")
+    swept = verb("sweep", sweep, "run every point of a sweep, or a search by Optuna; go on where it stopped, and write its page", workdir)
+    text = "such as experiments/paper/tau/sweep.py:small or experiments/search_digits/search.py"
+    swept.add_argument("study", metavar="FILE.py[:SCALE]", help=text)
     verb("report", report, "write a page of curves, pictures and numbers of a run", workdir, step)
     return root
 
@@ -229,12 +230,15 @@ def embed(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
 
 def sweep(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
-    from byol_jax.config.sweep import load_sweep
+    from byol_jax.config.study import Search, load_study
 
     if overrides:
-        raise cfg.ConfigError([f"--config.{overrides[0][0]}: a sweep's points say what is changed; add it to {args.study}"])
-    study, scale, folder = load_sweep(args.study)
+        raise cfg.ConfigError([f"--config.{overrides[0][0]}: a study says itself what is changed; add it to {args.study}"])
+    study, scale, folder = load_study(args.study)
     from byol_jax import build, parallel
 
     parallel.initialize()
-    print(f"written to {build.sweep(study, scale, folder, args.workdir)}")
+    if isinstance(study, Search):
+        print(f"written to {build.search(study, folder, args.workdir)}")
+    else:
+        print(f"written to {build.sweep(study, scale, folder, args.workdir)}")

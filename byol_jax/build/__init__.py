@@ -20,6 +20,7 @@ from byol_jax.build.objects import (
     warmup_steps,
 )
 from byol_jax.build.runs import claim, farewell, load_encoder, pretrain, read_spec, report
+from byol_jax.build.search import search
 from byol_jax.build.show import describe
 from byol_jax.build.sweep import sweep
 
@@ -45,6 +46,7 @@ __all__ = [
     "pretrain",
     "read_spec",
     "report",
+    "search",
     "steps",
     "sweep",
     "tau",

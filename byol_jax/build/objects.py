@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -16,8 +14,9 @@ import optax
 from byol_jax import data, method, models
 from byol_jax.config import ConfigError, Spec
 from byol_jax.config.check import nearest
+from byol_jax.config.file import look_beside
 from byol_jax.config.rules import is_own
-from byol_jax.config.spec import DataSpec, HeadSpec, MethodSpec, OptimizerSpec
+from byol_jax.config.spec import HeadSpec, MethodSpec, OptimizerSpec
 from byol_jax.views import Views
 
 
@@ -28,9 +27,7 @@ def own(key: str, name: str) -> Any:
       ConfigError: names the key, and the nearest name the module has.
     """
     module_name, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # the console script, unlike `python -m`, does not look there
+    look_beside()
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -52,22 +49,24 @@ def labelled_source(spec: Spec) -> Any:
 
 def test_source(spec: Spec) -> Any | None:
     """What evaluation tests on; None where the configuration has none."""
-    if spec.data.source == "folder":
-        return None if spec.data.test_path is None else _source(spec, spec.data.test_path, "test")
+    if spec.data.source == "folder" and spec.data.test_path is not None:
+        return _source(spec, spec.data.test_path, "test")
     return None if spec.data.test_split is None else _source(spec, spec.data.path, spec.data.test_split)
 
 
 def _source(spec: Spec, path: str | None, split: str) -> Any:
     if is_own(spec.data.source):
         return _called("data.source", spec.data.source, split, **spec.data.args)
-    makers: dict[str, Callable[[DataSpec], Any]] = {
-        "digits": lambda _: data.digits(split, size=spec.views.size),
-        "idx": lambda _: data.idx(str(path), split),
-        "npz": lambda _: data.npz(str(path), split),
-        "folder": lambda _: data.folder(str(path)),
-        "tfds": lambda d: data.tfds(str(d.name), split, data_dir=path, in_memory=d.in_memory),
+    if spec.data.source == "tfds":
+        return data.tfds(str(spec.data.name), split, data_dir=path, in_memory=spec.data.in_memory)
+    part = data.parse_split(split)
+    makers: dict[str, Callable[[], data.Source]] = {
+        "digits": lambda: data.digits(part.name, size=spec.views.size),
+        "idx": lambda: data.idx(str(path), part.name),
+        "npz": lambda: data.npz(str(path), part.name),
+        "folder": lambda: data.folder(str(path)),
     }
-    return makers[spec.data.source](spec.data)
+    return data.sliced(makers[spec.data.source](), part)
 
 
 def _called(key: str, name: str, *args: Any, **kwargs: Any) -> Any:

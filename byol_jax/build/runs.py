@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from jax.sharding import Mesh
@@ -16,7 +17,7 @@ from byol_jax import evaluate, parallel
 from byol_jax.build import objects
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.config import ConfigError, Spec, differences, digest, from_json, to_json
-from byol_jax.train import Run
+from byol_jax.train import Hook, Run
 from byol_jax.train import pretrain as train_method
 from byol_jax.workdir import folder
 
@@ -54,8 +55,8 @@ def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
     return kept.is_dir() and any(child.name.isdigit() for child in kept.iterdir())
 
 
-def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Run:
-    """Trains as configured, going on with whatever stands in ``workdir``.
+def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None = None, hooks: Sequence[Hook] = ()) -> Run:
+    """Trains as configured, going on with whatever stands in ``workdir``; ``hooks`` come after the writers.
 
     Raises:
       ConfigError: among others, the directory holds an encoder alone.
@@ -90,7 +91,7 @@ def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None =
         log_every=spec.logging.every_steps,
         checkpoint_every=spec.checkpoint.every_steps,
         keep=spec.checkpoint.keep,
-        writers=writers(spec),
+        writers=(*writers(spec), *hooks),
         note={"config": digest(spec)},
         mesh=mesh,
     )

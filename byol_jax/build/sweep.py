@@ -44,10 +44,15 @@ def sweep(study: Sweep, scale: str, folder: Path, workdir: str | os.PathLike[str
         say(f"[{number}/{len(todo)}] {point.name}, seed {seed}")
         row = {"scale": scale, "point": point.name, "seed": seed, **measure(study.spec(point, scale, seed), runs_in / _place(point, seed))}
         if parallel.is_main():
-            with (folder / RESULTS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            add_result(folder, row)
             write_page(study, results(folder), folder)
     return write_page(study, results(folder), folder)
+
+
+def add_result(folder: Path, row: dict[str, Any]) -> None:
+    """Notes what was measured, so that it is not measured again."""
+    with (folder / RESULTS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
@@ -71,15 +76,19 @@ def _place(point: Point, seed: int) -> Path:
 def measure(spec: Spec, workdir: os.PathLike[str]) -> dict[str, Any]:
     """Trains as configured and judges the features; {"metrics": shares, ...} or, where the run diverged, {"diverged": why, ...}."""
     began = time.monotonic()
-    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     try:
         run = runs.pretrain(spec, workdir)
     except Diverged as error:
-        return {"diverged": str(error), "device": device}
+        return {"diverged": str(error), "device": device()}
     trained = time.monotonic() - began
     spread: dict[str, float] = {name: run.metrics[name] for name in ("loss", "embedding_std", "rankme") if name in run.metrics}
     metrics = {**accuracies(spec, runs.load_encoder(workdir, spec=spec)), **spread}
-    return {"metrics": metrics, "steps": run.step, "train_seconds": round(trained, 1), "device": device}
+    return {"metrics": metrics, "steps": run.step, "train_seconds": round(trained, 1), "device": device()}
+
+
+def device() -> str:
+    """What the numbers were measured on."""
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def accuracies(spec: Spec, encoder: evaluate.Encoder) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -81,6 +82,12 @@ def config_file(name: str) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise ConfigError([f"--config {name}: get_config returned {type(config).__name__}; it must return a ConfigDict"])
     return config
+
+
+def look_beside() -> None:
+    """Lets imports find what stands in the current folder, after all else. The console script, unlike `python -m`, does not look there."""
+    if (here := str(Path.cwd())) not in sys.path and "" not in sys.path:
+        sys.path.append(here)
 
 
 def _where(error: Exception, path: str) -> str:

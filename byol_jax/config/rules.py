@@ -23,7 +23,7 @@ OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # my_pkg.mod:Na
 
 def combinations(form: Form) -> Broken:
     """All broken rules, in the order of the keys."""
-    for rule in (_length, _data, _test_data, _views, _encoder, _method, _optimizer):
+    for rule in (_length, _data, _test_data, _parts, _views, _encoder, _method, _optimizer):
         yield from rule(form)
 
 
@@ -73,13 +73,30 @@ def _data(form: Form) -> Broken:
 
 def _test_data(form: Form) -> Broken:
     data = form.data
-    if data.source == "folder" and data.test_split is not None:
-        yield ("data.test_split", "data.source"), f"data.test_split = {data.test_split!r}: a folder's test images stand in data.test_path"
+    if data.source == "folder" and data.test_split is not None and (data.test_path is not None or "[" not in data.test_split):
+        near = "or are a part of data.path: data.test_split = 'train[90%:]' and no data.test_path"
+        yield (
+            ("data.test_split", "data.source"),
+            f"data.test_split = {data.test_split!r}: a folder's test images stand in data.test_path, {near}",
+        )
     if data.source in SOURCES and data.source != "folder" and data.test_path is not None:
         yield (
             ("data.test_path", "data.source"),
             f"data.test_path = {data.test_path!r}: only a folder has one; set data.test_split",
         )
+
+
+def _parts(form: Form) -> Broken:
+    """TFDS reads its own parts, and so does a source of the user's."""
+    data = form.data
+    for name in ("split", "labelled_split", "test_split") if data.source in SOURCES and data.source != "tfds" else ():
+        if "[" in (split := getattr(data, name) or "") or "]" in split:
+            from byol_jax.data import parse_split
+
+            try:
+                parse_split(split)
+            except ValueError as error:
+                yield (f"data.{name}",), f"data.{name}: {error}"
 
 
 def _views(form: Form) -> Broken:

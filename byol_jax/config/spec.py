@@ -20,6 +20,7 @@ class DataSpec:
 
     ``source`` "digits" needs nothing; "idx" and "folder" take ``path`` as a folder, "npz" as a file; "tfds" takes ``name`` (and ``path``
     as its data_dir); "my_pkg.mod:Name" is called as ``Name(split, **args)``. A folder's test images stand in ``test_path``.
+    A split may be a part, "train[:90%]", of TFDS's own order or else of a fixed shuffled one; of a folder, of the images in ``path``.
     """
 
     source: str = "digits"

@@ -6,6 +6,8 @@ from byol_jax.data.order import Shard
 from byol_jax.data.pipeline import eval_batches, train_batches
 from byol_jax.data.prefetch import Batches
 from byol_jax.data.records import tfds
+from byol_jax.data.slices import parse as parse_split
+from byol_jax.data.slices import sliced
 from byol_jax.data.source import BadImage, Source, labels_of, spread, subset
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "idx",
     "labels_of",
     "npz",
+    "parse_split",
+    "sliced",
     "spread",
     "subset",
     "tfds",

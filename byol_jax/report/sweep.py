@@ -30,7 +30,7 @@ def write_page(study: Sweep, rows: Rows, folder: Path) -> Path:
     headings = ["", "paper, top-1 %", *(f"{scale}: {WORDS[study.metrics[scale]]}" for scale in scales), *(f"{s}: RankMe" for s in scales)]
     names = [(point.name, point.paper) for point in study.points]
     cells = [[name, paper, *(cell(study, rows, s, name) for s in scales), *(_rank(rows, s, name) for s in scales)] for name, paper in names]
-    lines += _table(headings, cells)
+    lines += table(headings, cells)
     lines += ["", *(f"- {scale}: {study.scales[scale].about}" for scale in scales if study.scales[scale].about)]
     measured = [scale for scale in scales if any(row["scale"] == scale for row in rows)]
     if measured:
@@ -64,7 +64,8 @@ def _rank(rows: Rows, scale: str, point: str) -> str:
     return f"{np.mean(found):.1f}" if found else ""
 
 
-def _table(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+def table(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """In Markdown, a list of lines."""
     return [f"| {' | '.join(row)} |" for row in [headings, ["---"] * len(headings), *cells]]
 
 

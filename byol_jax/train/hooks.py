@@ -1,4 +1,4 @@
-"""What may look on while a run trains: evaluations, monitors and (writers.py) writers. None of them can change the run."""
+"""What may look on while a run trains: evaluations, monitors and (writers.py) writers. None of them can change the run, only end it."""
 
 from __future__ import annotations
 
@@ -44,6 +44,25 @@ class Evaluation(Hook):
 
     def evaluate(self, done: int, state: Any) -> dict[str, float]:
         return self._fn(state)
+
+
+class Stopped(Exception):
+    """A hook ends the run after ``done`` updates. It is not saved again: the last checkpoint stands."""
+
+    def __init__(self, done: int) -> None:
+        super().__init__(f"stopped after {done} updates")
+        self.done = done
+
+
+class Judge(Hook):
+    """Ends the run, by ``Stopped``, as soon as ``stops(done, value)`` says so of a number that was logged under ``metric``."""
+
+    def __init__(self, metric: str, stops: Callable[[int, float], bool]) -> None:
+        self._metric, self._stops = metric, stops
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        if self._metric in metrics and self._stops(step, metrics[self._metric]):
+            raise Stopped(step)
 
 
 class CollapseMonitor(Hook):

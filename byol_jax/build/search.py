@@ -1,0 +1,131 @@
+"""Runs a search, trial after trial, going on where it stopped, and writes its page."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from byol_jax.build import objects, runs
+from byol_jax.build.suggest import STATES, optuna_or_error, suggest
+from byol_jax.build.sweep import RESULTS, accuracies, add_result, device, results
+from byol_jax.checkpoint import CheckpointError
+from byol_jax.config import ConfigError, Spec, digest
+from byol_jax.config.search import Search
+from byol_jax.report.history import read_metrics
+from byol_jax.report.search import write_page
+from byol_jax.train import Diverged, Judge, Stopped
+from byol_jax.train.start import evaluation_interval
+from byol_jax.workdir import folder as folder_of
+
+Stops = Callable[[int, float], bool]  # (number of the evaluation, k-NN accuracy) -> whether the run ends there
+Train = Callable[[Search, Spec, Any, Stops], dict[str, Any]]
+HOPELESS = 3  # failed trials, and no other, that end a search: the mistake is a general one
+
+
+def search(
+    study: Search, folder: Path, workdir: str | os.PathLike[str], say: Callable[[str], None] = print, train: Train | None = None
+) -> Path:
+    """Runs every trial that ``folder/results.jsonl`` does not hold yet, and writes the page anew after each.
+
+    A trial that was interrupted goes on from its checkpoint. One that is stopped early, diverges, or cannot be run with its values
+    (settings that do not fit together, not enough memory) is a result too.
+
+    Args:
+      folder: of the search's file, for its results and page.
+      workdir: for the runs, one folder each.
+      train: runs one trial; its row of results.jsonl, less number and values.
+
+    Returns:
+      The page's path.
+
+    Raises:
+      ConfigError: Optuna is missing, there are several processes, or the results are of another search.
+      ValueError: the first trials all failed; this is the error of the last.
+    """
+    if jax.process_count() > 1:
+        raise ConfigError(
+            [f"SEARCH: a search runs in one process, on all its devices; here are {jax.process_count()}: start it on one host"]
+        )
+    optuna_or_error()
+    train = train or functools.partial(trained, examples=len(objects.train_source(study.spec({}))))
+    for number in range(study.trials):
+        known = trials(study, folder)
+        if number in known:
+            continue
+        suggestion = suggest(study, [row for other, row in sorted(known.items()) if other < number], number)
+        say(f"[{number + 1}/{study.trials}] " + ", ".join(f"{key} = {value!r}" for key, value in suggestion.values.items()))
+        row, error = _outcome(study, suggestion.values, folder_of(workdir) / f"trial{number:03d}", suggestion.stops, train)
+        add_result(folder, {"trial": number, "values": suggestion.values, **row, "device": device()})
+        say(f"  {row['state']}" + (f", {study.metric} {row['value']:.4f}" if row["state"] == "complete" else ""))
+        states = [one["state"] for one in trials(study, folder).values()]
+        write_page(study, list(trials(study, folder).values()), folder)
+        if error is not None and len(states) >= HOPELESS and set(states) == {"failed"}:
+            raise error
+    return write_page(study, list(trials(study, folder).values()), folder)
+
+
+def trials(study: Search, folder: Path) -> dict[int, dict[str, Any]]:
+    """Number -> row of the trials measured so far. Raises ConfigError for a line that is not of this search."""
+    found: dict[int, dict[str, Any]] = {}
+    for line, row in enumerate(results(folder), 1):
+        where = f"{folder / RESULTS}, line {line}"
+        if row.get("state") not in STATES or "trial" not in row:
+            raise ConfigError([f"{where}: is no trial of a search; a search wants a folder of its own"])
+        values = row["values"]
+        wrong = [
+            key
+            for key in {**study.space, **values}
+            if key not in study.space or key not in values or not study.space[key].holds(values[key])
+        ]
+        if wrong:
+            text = f"trial {row['trial']} was made in another space: {wrong[0]} = {values.get(wrong[0], 'not there')!r}"
+            raise ConfigError([f"{where}: {text}; move the file away to search anew, or take the old space back"])
+        found[row["trial"]] = row
+    return found
+
+
+def _outcome(study: Search, values: dict[str, Any], place: Any, stops: Stops, train: Train) -> tuple[dict[str, Any], Exception | None]:
+    """The row of a trial, and the error where it could not be run."""
+    try:
+        spec = study.spec(values)
+        return train(study, spec, place.with_name(f"{place.name}-{digest(spec)}"), stops), None
+    except CheckpointError:  # the disk, not the values
+        raise
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        return {"state": "failed", "knn": [], "why": str(error)[:500]}, error
+
+
+def trained(study: Search, spec: Spec, workdir: Any, stops: Stops, *, examples: int) -> dict[str, Any]:
+    """Runs one trial, or goes on with it: {"state": "complete", "pruned" or "diverged", "knn": [[evaluation, accuracy], ...], ...}."""
+    began, seen, steps = time.monotonic(), dict[int, float](), objects.steps(spec, examples)
+    every = evaluation_interval(spec.evaluation.every_epochs, steps, examples, spec.batch_size)
+
+    def judge(done: int, accuracy: float) -> bool:
+        evaluation = -(-done // every)
+        seen[evaluation] = accuracy
+        return stops(evaluation, accuracy) and done < steps
+
+    for done, accuracy in earlier(workdir):
+        judge(done, accuracy)
+    row: dict[str, Any]
+    try:
+        run = runs.pretrain(spec, workdir, hooks=[Judge("knn_top1", judge)])
+        value = run.metrics["knn_top1"] if study.metric == "knn" else accuracies(spec, runs.load_encoder(workdir, spec=spec))[study.metric]
+        row = {"state": "complete", "value": value, "epoch": run.step * spec.batch_size / examples}
+    except Stopped as stopped:
+        row = {"state": "pruned", "epoch": stopped.done * spec.batch_size / examples}
+    except Diverged as error:
+        row = {"state": "diverged", "why": str(error)}
+    return {**row, "knn": sorted(seen.items()), "seconds": round(time.monotonic() - began, 1)}
+
+
+def earlier(workdir: Any) -> list[tuple[int, float]]:
+    """(updates made, k-NN accuracy) of the evaluations before a run was interrupted."""
+    curve = read_metrics(workdir).get("knn_top1") if (workdir / "metrics.jsonl").is_file() else None
+    return [] if curve is None else list(zip(curve.steps.tolist(), curve.values.tolist(), strict=True))
