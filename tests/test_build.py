@@ -157,6 +157,9 @@ def test_sources_by_name(tmp_path: Path) -> None:
     assert len(build.train_source(digits)) + len(build.test_source(digits)) == 1797
     assert build.num_classes(build.train_source(digits)) == 10
     assert build.test_source(spec()) is None
+    parts = {"split": "train[:80%]", "labelled_split": "train[:10%]", "test_split": "train[80%:]"}
+    held = spec(data={"source": "digits", **parts}, views={"preset": "gray", "size": 8})
+    assert [len(source(held)) for source in (build.train_source, build.labelled_source, build.test_source)] == [1150, 144, 288]
     np.savez(tmp_path / "mine.npz", images=np.zeros((4, 5, 5), np.uint8), labels=np.array([0, 2, 1, 0]))
     arrays = build.train_source(spec(data={"source": "npz", "path": str(tmp_path / "mine.npz")}))
     assert (len(arrays), build.num_classes(arrays)) == (4, 3)
@@ -173,6 +176,9 @@ def test_a_folder_has_its_test_images_elsewhere(tmp_path: Path) -> None:
     chosen = spec(data={"source": "folder", "path": str(tmp_path / "train"), "test_path": str(tmp_path / "test")})
     assert (len(build.train_source(chosen)), len(build.test_source(chosen))) == (4, 2)
     assert build.num_classes(build.train_source(chosen)) == 2
+    held = spec(data={"source": "folder", "path": str(tmp_path / "train"), "split": "train[:75%]", "test_split": "train[75%:]"})
+    learnt, test = build.train_source(held), build.test_source(held)
+    assert (len(learnt), len(test), {*learnt.paths, *test.paths}) == (3, 1, set(build.train_source(chosen).paths))
 
 
 @pytest.mark.usefixtures("own")

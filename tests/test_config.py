@@ -157,6 +157,16 @@ def test_all_errors_come_at_once() -> None:
         ({"data__name": "x"}, "data.name = 'x': only data.source = 'tfds' has a name"),
         ({"data__in_memory": True}, "data.in_memory = True: only data.source = 'tfds' has this choice"),
         ({"data__test_path": "x"}, "data.test_path = 'x': only a folder has one; set data.test_split"),
+        (
+            {"data__source": "folder", "data__path": "x", "data__test_split": "test"},
+            "data.test_split = 'test': a folder's test images stand in data.test_path, or are a part of data.path: "
+            "data.test_split = 'train[90%:]' and no data.test_path",
+        ),
+        (
+            {"data__test_split": "train[90%"},
+            "data.test_split: split 'train[90%': a part of a split is written as name[from:to], such as train[:90%], train[90%:] "
+            "or train[-500:]",
+        ),
         ({"data__args": {"a": 1}}, "data.args = {'a': 1}: only your own source ('my_pkg.mod:Name') takes arguments"),
         ({"data__max_bad_share": 1.5}, "data.max_bad_share = 1.5: it must be between 0 and 1"),
         ({"data__augment_on": "gpu"}, "data.augment_on = 'gpu': it must be one of 'device', 'host'"),

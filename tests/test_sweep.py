@@ -11,7 +11,8 @@ import pytest
 from byol_jax import build, cli
 from byol_jax import config as cfg
 from byol_jax.build.sweep import results
-from byol_jax.config.sweep import Point, Scale, Sweep, load_sweep
+from byol_jax.config.study import load_study
+from byol_jax.config.sweep import Point, Scale, Sweep
 from byol_jax.report.sweep import cell, write_page
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +37,7 @@ SWEEP = Sweep(
 def test_a_study_of_the_paper_resolves_at_both_scales(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for scale in ("paper", "small"):
-        study, chosen, folder = load_sweep(f"{name}:{scale}")  # checks every point
+        study, chosen, folder = load_study(f"{name}:{scale}")  # checks every point
         assert (chosen, folder.name) == (scale, Path(name).parent.name)
     baseline = study.spec(study.points[0], "paper", 0)
     assert (baseline.encoder.name, baseline.epochs, baseline.batch_size, baseline.optimizer.learning_rate) == ("resnet50", 300, 4096, 0.3)
@@ -52,7 +53,7 @@ def test_a_study_may_import_what_stands_in_the_current_folder(tmp_path: Path, mo
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
-    assert load_sweep("sweep.py")[0].title == "Rates"
+    assert load_study("sweep.py")[0].title == "Rates"
 
 
 def test_there_are_studies() -> None:
@@ -61,11 +62,11 @@ def test_there_are_studies() -> None:
 
 def test_the_paper_s_simclr_and_batch_of_64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    target, _, _ = load_sweep("experiments/paper/target/sweep.py")
+    target, _, _ = load_study("experiments/paper/target/sweep.py")
     simclr = next(target.spec(point, "paper", 2) for point in target.points if "SimCLR" in point.name)
     got = simclr.method.predictor.layers, simclr.method.target, simclr.method.beta, simclr.method.temperature, simclr.seed
     assert got == (0, "online", 1.0, 0.1, 2)
-    batch, _, _ = load_sweep("experiments/paper/batch_size/sweep.py")
+    batch, _, _ = load_study("experiments/paper/batch_size/sweep.py")
     last = batch.points[-1]
     assert (last.name, last.paper, batch.spec(last, "paper", 0).optimizer.accumulate) == ("1/64 (64)", "59.7 ± 1.5", 64)
     assert last not in batch.at("small")
@@ -91,7 +92,7 @@ def test_a_sweep_runs_notes_what_diverged_and_goes_on(tmp_path: Path, capsys: py
 
     (file.parent / "results.jsonl").write_text(json.dumps(rows[1]) + "\n")  # the first is forgotten: it alone is measured again
     capsys.readouterr()
-    build.sweep(*load_sweep(str(file))[:2], file.parent, tmp_path / "runs")
+    build.sweep(*load_study(str(file))[:2], file.parent, tmp_path / "runs")
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")] == ["[1/2] slow, seed 0"]
     again = [json.loads(line) for line in (file.parent / "results.jsonl").read_text().splitlines()]
     assert again[1]["metrics"] == rows[0]["metrics"]  # its run stood in the working folder
@@ -114,12 +115,12 @@ def test_mistakes_in_a_sweep(tmp_path: Path) -> None:
     def refuse(text: str, name: str = "sweep.py", source: str = TINY) -> None:
         (tmp_path / "sweep.py").write_text(source.replace("CONFIG", str(ROOT / "configs/digits.py")))
         with pytest.raises(cfg.ConfigError) as caught:
-            load_sweep(str(tmp_path / name))
+            load_study(str(tmp_path / name))
         assert text in str(caught.value)
 
     refuse("scale 'smal' must be one of small (did you mean 'small'?)", "sweep.py:smal")
     refuse("there is no file", "sweeep.py")
-    refuse("defines no SWEEP", source="x = 1")
+    refuse("defines no SWEEP = Sweep(...) and no SEARCH", source="x = 1")
     refuse("sweep.py: ModuleNotFoundError: No module named 'nowhere'", source="import nowhere")
     refuse("metrics['small'] = 'top1': must be one of knn, linear", source=TINY.replace('"knn"}', '"top1"}'))
     refuse("point 'slow': there are 2 of this name", source=TINY.replace("too fast", "slow"))

@@ -55,19 +55,23 @@ def search(
     optuna_or_error()
     train = train or functools.partial(trained, examples=len(objects.train_source(study.spec({}))))
     for number in range(study.trials):
-        known = trials(study, folder)
-        if number in known:
-            continue
-        suggestion = suggest(study, [row for other, row in sorted(known.items()) if other < number], number)
-        say(f"[{number + 1}/{study.trials}] " + ", ".join(f"{key} = {value!r}" for key, value in suggestion.values.items()))
-        row, error = _outcome(study, suggestion.values, folder_of(workdir) / f"trial{number:03d}", suggestion.stops, train)
-        add_result(folder, {"trial": number, "values": suggestion.values, **row, "device": device()})
-        say(f"  {row['state']}" + (f", {study.metric} {row['value']:.4f}" if row["state"] == "complete" else ""))
-        states = [one["state"] for one in trials(study, folder).values()]
-        write_page(study, list(trials(study, folder).values()), folder)
-        if error is not None and len(states) >= HOPELESS and set(states) == {"failed"}:
-            raise error
+        if number not in trials(study, folder):
+            _trial(study, number, folder, folder_of(workdir), say, train)
     return write_page(study, list(trials(study, folder).values()), folder)
+
+
+def _trial(study: Search, number: int, folder: Path, workdir: Any, say: Callable[[str], None], train: Train) -> None:
+    """A function of its own, so that a failed run's arrays, which its error holds, are gone before the next run."""
+    before = [row for other, row in sorted(trials(study, folder).items()) if other < number]
+    suggestion = suggest(study, before, number)
+    say(f"[{number + 1}/{study.trials}] " + ", ".join(f"{key} = {value!r}" for key, value in suggestion.values.items()))
+    row, error = _outcome(study, suggestion.values, workdir / f"trial{number:03d}", suggestion.stops, train)
+    add_result(folder, {"trial": number, "values": suggestion.values, **row, "device": device()})
+    say(f"  {row['state']}" + (f", {study.metric} {row['value']:.4f}" if row["state"] == "complete" else ""))
+    rows = list(trials(study, folder).values())
+    write_page(study, rows, folder)
+    if error is not None and len(rows) >= HOPELESS and all(row["state"] == "failed" for row in rows):
+        raise error
 
 
 def trials(study: Search, folder: Path) -> dict[int, dict[str, Any]]:

@@ -25,7 +25,7 @@ class Float:
 
     def ends(self) -> tuple[Any, ...]:
         """The values that must be valid for the key."""
-        return self.low, self.high
+        return float(self.low), float(self.high)
 
     def error(self) -> str | None:
         """What is wrong with the bounds."""

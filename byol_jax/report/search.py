@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from byol_jax.report.plots import COLOURS, STYLE
 from byol_jax.report.sweep import WORDS, table
@@ -18,6 +19,7 @@ Search = Any  # byol_jax.config.search.Search; a report knows no configuration, 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 ORDER = ("complete", "pruned", "diverged", "failed")
+KNN = "k-NN top-1 %"
 MARKS = {"complete": ("o", COLOURS[0]), "pruned": ("x", COLOURS[3])}
 
 
@@ -32,7 +34,7 @@ def write_page(study: Search, rows: Rows, folder: Path) -> Path:
         "",
     ]
     lines += table(
-        ["trial", *study.space, "", WORDS[study.metric], "k-NN top-1 % while it ran"],
+        ["trial", *study.space, "", _metric(study), f"{KNN} while it ran"],
         [
             [str(row["trial"]), *(_text(row["values"][key]) for key in study.space), state(row), _percent(row.get("value")), _course(row)]
             for row in ranked
@@ -62,6 +64,11 @@ def command(study: Search, values: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in study.changes.items() if not key.startswith("data.")}
     flags = [f"--config.{key}={value}" for key, value in {**kept, **values}.items()]
     return shlex.join(["byol-jax", "pretrain", "--config", study.config, *flags, "--workdir", "runs/best"])
+
+
+def _metric(study: Search) -> str:
+    """k and the number of neighbours of a run's own k-NN are the configuration's."""
+    return KNN if study.metric == "knn" else WORDS[study.metric]
 
 
 def _judged(study: Search) -> str:
@@ -97,7 +104,7 @@ def _text(value: Any) -> str:
 def picture(study: Search, rows: Rows) -> Figure:
     """The accuracies in the order of the trials with the best so far, and over each key's values."""
     with matplotlib.rc_context(STYLE):
-        columns = min(1 + len(study.space), 3)
+        columns = min(1 + len(study.space), 4)
         lines = -(-(1 + len(study.space)) // columns)
         figure = Figure(figsize=(4.2 * columns, 3.4 * lines), layout="constrained")
         axes = [figure.add_subplot(lines, columns, i + 1) for i in range(1 + len(study.space))]
@@ -106,7 +113,7 @@ def picture(study: Search, rows: Rows) -> Figure:
         for panel, (key, space) in zip(axes[1:], study.space.items(), strict=True):
             _over(panel, key, space, rows)
         for panel in axes:
-            panel.set_ylabel(f"{WORDS[study.metric]}; pruned: k-NN" if study.metric != "knn" else "k-NN top-1 %")
+            panel.set_ylabel(_metric(study) if study.metric == "knn" else f"{_metric(study)}; pruned: k-NN")
         return figure
 
 
@@ -116,6 +123,7 @@ def _over_time(axes: Axes, rows: Rows) -> None:
     best = [max(value for _, value in done[: i + 1]) for i in range(len(done))]
     axes.step([number for number, _ in done], best, where="post", color=COLOURS[2], label="best so far")
     axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8)
 
 
@@ -124,9 +132,13 @@ def _over(axes: Axes, key: str, space: Any, rows: Rows) -> None:
     if options is not None:
         axes.set_xticks(range(len(options)), [_text(option) for option in options])
         _dots(axes, [(space.texts().index(space.text(row["values"][key])), row) for row in rows])
+        axes.set_xlim(-0.5, len(options) - 0.5)
     else:
         _dots(axes, [(row["values"][key], row) for row in rows])
         axes.set_xscale("log" if space.log else "linear")
+        margin = (space.high / space.low) ** 0.04 if space.log else 0.04 * (space.high - space.low)
+        axes.set_xlim(*((space.low / margin, space.high * margin) if space.log else (space.low - margin, space.high + margin)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(key)
 
 

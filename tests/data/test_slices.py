@@ -77,7 +77,9 @@ def test_apart():
     assert ("test", "test") not in surely
 
 
-@pytest.mark.parametrize("text", ["train[:90", "train[90]", "train[a:]", "train]", "[:5]", "train[:5]+test", "train[:5][:2]", "train[:0.5%]"])
+@pytest.mark.parametrize(
+    "text", ["train[:90", "train[90]", "train[a:]", "train]", "[:5]", "train[:5]+test", "train[:5][:2]", "train[:0.5%]"]
+)
 def test_mistakes_in_the_form(text):
     with pytest.raises(ValueError, match=r"a part of a split is written as name\[from:to\]"):
         parse_split(text)

@@ -14,7 +14,7 @@ import pytest
 
 from byol_jax import parallel
 from byol_jax.checkpoint import CheckpointError, Checkpoints
-from byol_jax.train import Diverged, Evaluation, Hook, fit
+from byol_jax.train import Diverged, Evaluation, Hook, Judge, Stopped, fit
 
 MESH = parallel.data_mesh(jax.devices()[:2])
 
@@ -227,3 +227,15 @@ def test_evaluation_runs_at_both_ends_and_in_between():
     assert seen == [0.0, 1.0, 6.0, 10.0]
     with pytest.raises(ValueError, match="every_steps = 0"):
         Evaluation(lambda state: {}, every_steps=0, steps=5)
+
+
+def test_a_judge_ends_the_run_and_the_last_checkpoint_stands(checkpoints, tmp_path):
+    diary, asked = Diary(), []
+    judge = Judge("found", lambda done, value: asked.append((done, value)) or done == 4)
+    with pytest.raises(Stopped) as stopped:
+        run(begin(), steps=9, hooks=[diary, judge], checkpoints=checkpoints)
+    assert stopped.value.done == 4
+    assert asked == [(0, 0.0), (2, 1.0), (4, 6.0)]  # sums of 0, 1, 2, 3
+    assert diary.logged[-1] == (4, {"found": 6.0})  # the writers before it have the number
+    assert diary.events[-1] == ("close", -1)
+    assert Checkpoints(tmp_path, read_only=True).latest_step() == 3
