@@ -24,14 +24,14 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.batch_size = 128
     config.epochs = 100
     config.data.update(source="digits", split="train", test_split="test")
-    config.views.update(preset="gray", size=8)
+    config.views.update(preset="gray", size=16)
     for view in (config.views.view1, config.views.view2):
         view.update(crop_area=(0.4, 1.0), rotation=0.3, brightness=0.3, contrast=0.3)
-    config.encoder.update(name="resnet", block="basic", stages=(1, 1), channels=(64, 128), stem="small")
+    config.encoder.update(name="resnet", block="basic", stages=(1, 1), channels=(64, 128), stem="imagenet")
     config.method.update(tau=0.99)
     for head in (config.method.projector, config.method.predictor):
         head.update(hidden=256, out=64)
-    config.optimizer.update(name="adamw", learning_rate=4e-3, weight_decay=1e-4, warmup_epochs=5)
+    config.optimizer.update(learning_rate=4.0, weight_decay=1e-6, warmup_epochs=5)
     config.checkpoint.update(every_steps=200)
     config.evaluation.update(every_epochs=10)
     config.logging.update(every_steps=10)

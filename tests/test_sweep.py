@@ -34,13 +34,14 @@ SWEEP = Sweep(
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_of_the_paper_resolves_at_both_scales(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_of_the_paper_resolves_at_all_its_scales(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    for scale in ("paper", "small"):
-        study, chosen, folder = load_study(f"{name}:{scale}")  # checks every point
-        assert (chosen, folder.name) == (scale, Path(name).parent.name)
-    baseline = study.spec(study.points[0], "paper", 0)
-    assert (baseline.encoder.name, baseline.epochs, baseline.batch_size, baseline.optimizer.learning_rate) == ("resnet50", 300, 4096, 0.3)
+    study, first, folder = load_study(name)  # checks every point
+    assert (first, folder.name) == ("paper", Path(name).parent.name)
+    assert set(study.scales) in ({"paper", "small"}, {"paper"})
+    config = study.spec(study.points[0], "paper", 0)
+    assert (config.encoder.name, config.batch_size) == ("resnet50", 4096)
+    assert (config.epochs, config.optimizer.learning_rate) == ((1000, 0.2) if folder.name in ("networks", "norm_free") else (300, 0.3))
 
 
 def test_a_study_may_import_what_stands_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +58,9 @@ def test_a_study_may_import_what_stands_in_the_current_folder(tmp_path: Path, mo
 
 
 def test_there_are_studies() -> None:
-    assert {"augmentations", "tau", "target", "batch_size"} <= {Path(name).parent.name for name in STUDIES}
+    four = {"augmentations", "tau", "target", "batch_size"}
+    others = {"loss_norm", "predictor_rate", "contrastive", "heads", "networks", "rates", "norm_free"}
+    assert four | others == {Path(name).parent.name for name in STUDIES}
 
 
 def test_the_paper_s_simclr_and_batch_of_64(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,8 +89,8 @@ def test_a_sweep_runs_notes_what_diverged_and_goes_on(tmp_path: Path, capsys: py
     assert rows[0]["steps"] == 2
     assert rows[1]["diverged"].startswith("step 1: the loss is nan")
     page = (file.parent / "results.md").read_text()
-    assert f"| slow | 1.0 | {100 * rows[0]['metrics']['knn']:.1f} (one seed) | {rows[0]['metrics']['rankme']:.1f} |" in page
-    assert "| too fast | 0.1 |  1 diverged |  |" in page
+    assert f"| slow | 1.0 | {100 * rows[0]['metrics']['knn']:.1f} (one seed) | {rows[0]['metrics']['loss']:.2f} | " in page
+    assert "| too fast | 0.1 |  1 diverged |  |  |" in page
     assert (file.parent / "results.png").stat().st_size > 1000
 
     (file.parent / "results.jsonl").write_text(json.dumps(rows[1]) + "\n")  # the first is forgotten: it alone is measured again
@@ -103,12 +106,37 @@ def test_the_page_by_hand(tmp_path: Path) -> None:
         "Study", "Table 1", (Point("a", "70.0"), Point("b", at={"big": None})), {"big": Scale("x.py"), "desk": Scale("y.py")},
         {"big": "linear", "desk": "knn"},
     )  # fmt: skip
-    rows = [{"scale": "desk", "point": "a", "seed": s, "metrics": {"knn": top1, "rankme": 3.0}} for s, top1 in enumerate((0.5, 0.7))]
+    metrics = ({"knn": 0.5, "loss": 0.0, "rankme": 3.0}, {"knn": 0.7, "loss": 1.0, "rankme": 3.0})
+    rows = [{"scale": "desk", "point": "a", "seed": seed, "metrics": found} for seed, found in enumerate(metrics)]
     assert cell(study, rows, "desk", "a") == "60.0 ± 10.0"
     assert cell(study, rows, "big", "a") == "not run yet"
     assert cell(study, rows, "big", "b") == "not at this scale"
     page = write_page(study, rows, tmp_path).read_text()
-    assert "| a | 70.0 | not run yet | 60.0 ± 10.0 |  | 3.0 |" in page
+    assert "| a | 70.0 | not run yet | 60.0 ± 10.0 | 0.50 | 3.00 |" in page
+
+
+def test_the_paper_s_numbers_stand_beside_the_keys_that_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+    def point(study: str, name: str) -> tuple[str, cfg.Spec]:
+        sweep = load_study(f"experiments/paper/{study}/sweep.py")[0]
+        found = next(point for point in sweep.points if point.name == name)
+        return found.paper, sweep.spec(found, "paper", 0)
+
+    paper, spec = point("heads", "projector 1, predictor 3 layers")
+    assert (paper, spec.method.projector.layers, spec.method.predictor.layers) == ("65.7", 1, 3)
+    paper, spec = point("heads", "projection of 16")
+    assert (paper, spec.method.projector.out, spec.method.predictor.out) == ("69.9", 16, 16)
+    paper, spec = point("contrastive", "beta 1.0, alpha 0.01")
+    assert (paper, spec.method.beta, spec.method.temperature, spec.method.target) == ("53.9 ± 0.5", 1.0, 0.01, "ema")
+    paper, spec = point("predictor_rate", "10 x")
+    assert (paper, spec.optimizer.predictor_rate, spec.method.target) == ("66.6", 10.0, "stop_gradient")
+    paper, spec = point("rates", "weight decay 5e-06")
+    assert (paper, spec.optimizer.weight_decay, spec.optimizer.learning_rate) == ("71.0", 5e-6, 0.3)
+    paper, spec = point("networks", "resnet200 x2")
+    assert (paper, spec.encoder.name, spec.encoder.width) == ("79.6", "resnet200", 2)
+    paper, spec = point("norm_free", "GroupNorm and weight standardisation")
+    assert (paper, spec.encoder.norm, spec.method.projector.norm, spec.method.predictor.norm) == ("73.9", "group", "none", "none")
 
 
 def test_mistakes_in_a_sweep(tmp_path: Path) -> None:

@@ -15,6 +15,11 @@ from byol_jax.report.plots import COLOURS, STYLE
 Sweep = Any  # byol_jax.config.sweep.Sweep; a report knows no configuration, it reads the fields
 Rows = Sequence[Mapping[str, Any]]
 NOT_RUN = "not run yet"
+SIGNS = {"loss": "last loss", "rankme": "RankMe"}
+COLLAPSE = (
+    "last loss: of the last batch that was logged. Without negatives (beta 0) and with l2 normalisation it lies between 0 and 8; "
+    "near 0 all images have the same projection: collapse. RankMe: effective rank of the features."
+)
 WORDS = {
     "knn": "k-NN top-1 %, k = 20",
     "linear": "linear top-1 %, all labels",
@@ -27,12 +32,12 @@ def write_page(study: Sweep, rows: Rows, folder: Path) -> Path:
     """Writes ``results.md`` and, where something was measured, ``results.png``; returns the page's path."""
     scales = list(study.scales)
     lines = [f"# {study.title}", "", f"Paper: {study.source}. Generated from results.jsonl; mean ± standard deviation over seeds.", ""]
-    headings = ["", "paper, top-1 %", *(f"{scale}: {WORDS[study.metrics[scale]]}" for scale in scales), *(f"{s}: RankMe" for s in scales)]
-    names = [(point.name, point.paper) for point in study.points]
-    cells = [[name, paper, *(cell(study, rows, s, name) for s in scales), *(_rank(rows, s, name) for s in scales)] for name, paper in names]
-    lines += table(headings, cells)
-    lines += ["", *(f"- {scale}: {study.scales[scale].about}" for scale in scales if study.scales[scale].about)]
     measured = [scale for scale in scales if any(row["scale"] == scale for row in rows)]
+    signs = [(scale, sign) for scale in measured for sign in SIGNS]
+    headings = ["", "paper, top-1 %", *(f"{s}: {WORDS[study.metrics[s]]}" for s in scales), *(f"{s}: {SIGNS[sign]}" for s, sign in signs)]
+    lines += table(headings, [_row(study, rows, point, signs) for point in study.points])
+    lines += ["", *(f"- {scale}: {study.scales[scale].about}" for scale in scales if study.scales[scale].about)]
+    lines += ["- " + COLLAPSE] if signs else []
     if measured:
         picture(study, rows, measured).savefig(folder / "results.png", dpi=110)
         lines += ["", "![The accuracies of the table](results.png)"]
@@ -59,9 +64,14 @@ def cell(study: Sweep, rows: Rows, scale: str, point: str) -> str:
     return text + (f" {diverged} diverged" if diverged else "")
 
 
-def _rank(rows: Rows, scale: str, point: str) -> str:
-    found = values(rows, scale, point, "rankme")
-    return f"{np.mean(found):.1f}" if found else ""
+def _row(study: Sweep, rows: Rows, point: Any, signs: Sequence[tuple[str, str]]) -> list[str]:
+    shown = [values(rows, scale, point.name, sign) for scale, sign in signs]
+    return [
+        point.name,
+        point.paper,
+        *(cell(study, rows, scale, point.name) for scale in study.scales),
+        *(f"{np.mean(found):.2f}" if found else "" for found in shown),
+    ]
 
 
 def table(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
