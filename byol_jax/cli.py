@@ -89,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
     text = "deepmind: pretrain.pkl or linear-eval.pkl of the official BYOL code; torch: a ResNet's .safetensors or .pth"
     converted.add_argument("file", metavar="FILE", help=text)
     converted.add_argument("--to", metavar="DIR", required=True, help="new folder of the run")
+    text = "torch: what stands before the layers of the network to take, such as module.encoder_q.; the online one is found if not given"
+    converted.add_argument("--prefix", metavar="NAME", help=text)
     exported = verb("export", export, "write the encoder of a run in a format of other programs", workdir, step)
     text = "safetensors: a ResNet under torchvision's names; stablehlo: pixels to embedding, for jax alone; hub: a folder with a model card"
     exported.add_argument(
@@ -190,7 +192,7 @@ def pretrain(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None
 def convert(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     from byol_jax import build
 
-    print(build.convert(args.source, args.file, args.to, overrides))
+    print(build.convert(args.source, args.file, args.to, overrides, prefix=args.prefix))
 
 
 def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
