@@ -142,6 +142,7 @@ def _evaluations(added: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--decays", type=_numbers(float), help="transfer_finetune: weight decays (0 and 7, 1e-6 to 1e-3), divided by the rate"
     )
+    flags.add_argument("--penalties", type=_numbers(float), help="transfer: L2 penalties to choose among (45, 1e-6 to 1e5)")
     flags.add_argument("--steps", type=int, help="transfer_finetune: of each training (20000)")
     flags.add_argument("--labels", type=_numbers(int, "all"), help="fewlabels: labels a class, such as 1,2,5,10,20,all (1,10,all)")
     flags.add_argument("--draws", type=int, help="fewlabels: how many times the labels are drawn (3)")
