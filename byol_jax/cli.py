@@ -89,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
     text = "deepmind: pretrain.pkl or linear-eval.pkl of the official BYOL code; torch: a ResNet's .safetensors or .pth"
     converted.add_argument("file", metavar="FILE", help=text)
     converted.add_argument("--to", metavar="DIR", required=True, help="new folder of the run")
+    text = "torch: what stands before the layers of the network to take, such as module.encoder_q.; the online one is found if not given"
+    converted.add_argument("--prefix", metavar="NAME", help=text)
     exported = verb("export", export, "write the encoder of a run in a format of other programs", workdir, step)
     text = "safetensors: a ResNet under torchvision's names; stablehlo: pixels to embedding, for jax alone; hub: a folder with a model card"
     exported.add_argument(
@@ -141,6 +143,7 @@ def _evaluations(added: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--decays", type=_numbers(float), help="transfer_finetune: weight decays (0 and 7, 1e-6 to 1e-3), divided by the rate"
     )
+    flags.add_argument("--penalties", type=_numbers(float), help="transfer: L2 penalties to choose among (45, 1e-6 to 1e5)")
     flags.add_argument("--steps", type=int, help="transfer_finetune: of each training (20000)")
     flags.add_argument("--labels", type=_numbers(int, "all"), help="fewlabels: labels a class, such as 1,2,5,10,20,all (1,10,all)")
     flags.add_argument("--draws", type=int, help="fewlabels: how many times the labels are drawn (3)")
@@ -191,7 +194,7 @@ def pretrain(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None
 def convert(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     from byol_jax import build
 
-    print(build.convert(args.source, args.file, args.to, overrides))
+    print(build.convert(args.source, args.file, args.to, overrides, prefix=args.prefix))
 
 
 def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

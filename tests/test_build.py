@@ -228,6 +228,9 @@ def test_show_says_what_a_step_is() -> None:
     assert sum([216, 16, 2 * 9 * 64 + 64 + 3 * 16]) == 1496
     assert "encoder, all of it      1,496\n" in text
     assert "probe (10 classes)         90\n" in text
+    assert "Parameters (the target network holds as many again)\n" in text
+    alone = describe(spec(encoder=tiny, views={"preset": "gray", "size": 8}, method={"target": "stop_gradient"}))
+    assert "Parameters (there is no target network)\n" in alone
 
 
 def test_show_where_the_data_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

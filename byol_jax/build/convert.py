@@ -23,15 +23,16 @@ from byol_jax.config.file import Overrides
 from byol_jax.convert import ConvertError, Training, Weights, deepmind, torch
 from byol_jax.workdir import folder
 
-READERS: dict[str, Callable[[str], Weights]] = {"deepmind": deepmind.read, "torch": torch.read}
+READERS: dict[str, Callable[..., Weights]] = {"deepmind": deepmind.read, "torch": torch.read}
 
 
-def convert(source: str, file: str, workdir: str | os.PathLike[str], overrides: Overrides = ()) -> str:
+def convert(source: str, file: str, workdir: str | os.PathLike[str], overrides: Overrides = (), *, prefix: str | None = None) -> str:
     """Reads ``file`` and makes the run in ``workdir``; returns what was found, what was assumed, and what to do next.
 
     Args:
       source: a key of ``READERS``.
       overrides: (dotted key, text) of the run's configuration, for what the file does not say.
+      prefix: torch: of the network to take; None finds the online one.
 
     Raises:
       ConvertError: the file is no such checkpoint, or the configuration given is of another network.
@@ -39,8 +40,10 @@ def convert(source: str, file: str, workdir: str | os.PathLike[str], overrides: 
     """
     if source not in READERS:
         raise ConvertError(f"--from {source}: it must be one of {', '.join(READERS)}{nearest(source, READERS)}")
+    if prefix is not None and source != "torch":
+        raise ConvertError(f"--prefix {prefix}: names a network in a file of --from torch; {source} has none to choose")
     refuse_run(workdir)
-    weights = READERS[source](file)
+    weights = READERS[source](file, **({} if prefix is None else {"prefix": prefix}))
     spec = override(spec_of(weights), overrides)
     check_encoder(spec, weights)
     state = encoder_state(weights) if weights.state is None else whole_state(spec, weights.state)

@@ -17,7 +17,7 @@ from byol_jax.config import ConfigError, Spec
 from byol_jax.evaluate import finetune
 from byol_jax.evaluate.fewlabels import ALL
 from byol_jax.evaluate.finetune import semi_supervised_grid
-from byol_jax.evaluate.linear import hold_out, split_share
+from byol_jax.evaluate.linear import L2_PATH, hold_out, split_share
 from byol_jax.evaluate.sgd import PLAIN, REGULARISED, held_out_share
 from byol_jax.evaluate.tasks import TASKS
 from byol_jax.workdir import folder
@@ -136,9 +136,13 @@ def few_labelled(spec: Spec, share: float, held_out: float | None = None) -> tup
     return data.subset(source, chosen), data.subset(source, rest[held])
 
 
-def _transfer(run: Subject, *, tasks: tuple[str, ...] = tuple(TASKS), data_dir: str | None = None) -> Results:
+def _transfer(
+    run: Subject, *, tasks: tuple[str, ...] = tuple(TASKS), penalties: tuple[float, ...] = L2_PATH, data_dir: str | None = None
+) -> Results:
+    if min(penalties) <= 0:
+        raise ConfigError([f"--penalties {min(penalties):g}: must be above 0, such as 0.01"])
     place = run.workdir / "evaluation" / "transfer"
-    return {"transfer": evaluate.transfer(run.encoder, tasks, data_dir=data_dir, folder=place)}
+    return {"transfer": evaluate.transfer(run.encoder, tasks, penalties=penalties, data_dir=data_dir, folder=place)}
 
 
 def _transfer_finetune(

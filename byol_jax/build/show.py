@@ -62,7 +62,7 @@ def shapes(spec: Spec) -> tuple[Outputs, Any]:
 
 
 def parameter_text(spec: Spec, classes: int) -> str:
-    """The online network's parameters by module, the blocks of a stage together; the target network has the same again."""
+    """The online network's parameters by module, the blocks of a stage together; the target network, if any, has the same again."""
     out, variables = shapes(spec)
     counts: dict[str, int] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
@@ -76,8 +76,14 @@ def parameter_text(spec: Spec, classes: int) -> str:
     width = out.embedding.shape[-1]
     if classes:
         parts[f"probe ({classes} classes)"] = (width + 1) * classes
-    head = "Parameters (the target network holds as many again)"
-    return "\n".join([head, *table((module, f"{count:,}") for module, count in parts.items()), f"  embedding: {width} numbers an image"])
+    target = "the target network holds as many again" if spec.method.target == "ema" else "there is no target network"
+    return "\n".join(
+        [
+            f"Parameters ({target})",
+            *table((module, f"{count:,}") for module, count in parts.items()),
+            f"  embedding: {width} numbers an image",
+        ]
+    )
 
 
 def _from_stem_to_head(module: str) -> tuple[bool, bool, bool, str]:

@@ -34,7 +34,7 @@ def read(path: str | Path, *, prefix: str | None = None) -> Weights:
 
     Args:
       path: ``.safetensors``, or ``.pth``, ``.pt``, ``.ckpt``, ``.tar``, ``.bin`` (these need torch; loaded with ``weights_only=True``).
-      prefix: of the network to take, such as "momentum_encoder."; None finds the online one.
+      prefix: of the network to take, such as "momentum_encoder." ("" where nothing stands before its layers); None finds the online one.
 
     Raises:
       ConvertError: the file cannot be read, holds no ResNet or several, or one that ours cannot be: names what stands in the way.
@@ -42,7 +42,8 @@ def read(path: str | Path, *, prefix: str | None = None) -> Weights:
     tensors, header = load(path)
     try:
         taken, others = _choose(tensors, prefix)
-        found, left = _split(_below(tensors, taken))
+        inside = tuple(root for root in others if root.startswith(taken))  # below "" stand all the others too
+        found, left = _split(_below({key: value for key, value in tensors.items() if not key.startswith(inside)}, taken))
         net = _net({key: value.shape for key, value in found.items()})
         classifier = _classifier(taken, left)
         origin = {"format": "torch", "kind": "an encoder", "file": Path(path).name, "prefix": taken, "passed_over": others}
@@ -86,22 +87,36 @@ def _assumed(net: Net) -> list[str]:
 
 def _choose(tensors: Tensors, prefix: str | None) -> tuple[str, list[str]]:
     """(prefix of the network to take, those passed over)."""
-    roots = sorted({match["prefix"] for key in tensors if (match := ROOT.fullmatch(key))}, key=lambda root: (len(root), root))
-    roots = roots or sorted({m["prefix"] for key in tensors if (m := SEQUENCE.fullmatch(key)) and f"{m['prefix']}0.weight" in tensors})
+    named, numbered = _roots(tensors)
+    roots = named or numbered
+    if prefix is not None and (taken := _by_hand(tensors, prefix, named + numbered)) is not None:
+        return taken, [root for root in named + numbered if root != taken]
     if not roots:
         near = _near("layer1.0.conv1.weight", tensors)
         raise ConvertError(f"there is no ResNet in it: no key ends in 'layer1.0.conv1.weight'{near}; it has {_some(tensors)}")
     if prefix is not None:
-        wanted = prefix if prefix == "" or prefix.endswith(".") else f"{prefix}."
-        if wanted not in roots:
-            raise ConvertError(f"prefix {prefix!r}: there is no ResNet below it{_near(wanted, roots)}; there are: {_some(roots, 99)}")
-        return wanted, [root for root in roots if root != wanted]
+        near = _near(f"{prefix.rstrip('.')}.", named + numbered)
+        raise ConvertError(f"--prefix {prefix!r}: there is no ResNet below it{near}; there are: {_some(named + numbered, 99)}")
     online = [root for root in roots if not SLOW.search(root)]
     if not online:
-        raise ConvertError(f"it holds momentum or target networks alone; choose one by its prefix: {_some(roots, 99)}")
+        raise ConvertError(f"it holds momentum or target networks alone; choose one by --prefix: {_some(roots, 99)}")
     if any(not _same(_below(tensors, online[0]), _below(tensors, root)) for root in online[1:]):
-        raise ConvertError(f"it holds several networks; choose one by its prefix: {_some(online, 99)}")
+        raise ConvertError(f"it holds several networks; choose one by --prefix: {_some(online, 99)}")
     return online[0], [root for root in roots if root != online[0]]
+
+
+def _roots(tensors: Tensors) -> tuple[list[str], list[str]]:
+    """The prefixes below which the layers of a ResNet stand: by name, and as a Sequential's by number; the shortest first."""
+    named = {match["prefix"] for key in tensors if (match := ROOT.fullmatch(key))}
+    numbered = {m["prefix"] for key in tensors if (m := SEQUENCE.fullmatch(key)) and f"{m['prefix']}0.weight" in tensors}
+    by_name, by_number = (sorted(roots, key=lambda root: (len(root), root)) for roots in (named, numbered))
+    return by_name, by_number
+
+
+def _by_hand(tensors: Tensors, prefix: str, roots: list[str]) -> str | None:
+    """The prefix, given with or without its last point, where layers stand below it; also within a name: ``q_`` of ``q_layer1.0.conv1``."""
+    candidates = (prefix, f"{prefix}.")
+    return next((text for text in candidates if text in roots or f"{text}layer1.0.conv1.weight" in tensors), None)
 
 
 def _same(a: Tensors, b: Tensors) -> bool:

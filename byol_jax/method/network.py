@@ -56,7 +56,7 @@ class Byol:
       num_classes: above 0, a linear probe learns the labels from the detached embedding during training.
         It tells how good the embedding is; it teaches the encoder nothing.
       target: whose projections are predicted: "ema", the target network (BYOL); "stop_gradient", the online network's own, as constants;
-        "online", the same with their gradient, as SimCLR does (paper Table 19). The last two leave the target network out of the loss.
+        "online", the same with their gradient, as SimCLR does (paper Table 19). With the last two there is no target network.
     """
 
     encoder: nn.Module

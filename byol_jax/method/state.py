@@ -16,7 +16,7 @@ class ByolState:
     Attributes:
       step: number of steps done, int32[].
       online: variables of the online network, {"params", "batch_stats"}; batch_stats is {} for a network without BN.
-      target: the same of the target network. Its params follow the online ones, its batch_stats are its own.
+      target: the same of the target network. Its params follow the online ones, its batch_stats are its own. {} where the method has none.
       opt_state: of one optimizer over {"online": params, "probe": probe}.
       probe: params of the online linear probe; {} if there is none.
     """

@@ -44,7 +44,8 @@ def init(
 ) -> ByolState:
     """A fresh state at step 0, a copy on every device.
 
-    Online and target network start from different keys: the target is not a copy (as in the official code).
+    Online and target network start from different keys: the target is not a copy (as in the official code). Where ``method.target`` is
+    not "ema" there is none.
 
     Args:
       batch: as the network sees it, {"view1", "view2"[, "label"]}; with ``augment``, as the host sends it. Only shapes are used,
@@ -62,7 +63,11 @@ def init(
     def fresh(key: jax.Array) -> ByolState:
         online_key, target_key, probe_key = jax.random.split(key, 3)
         blank = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), view)
-        online, target = ({"batch_stats": {}, **network.init({"params": k, "dropout": k}, blank, True)} for k in (online_key, target_key))
+
+        def begin(key: jax.Array) -> dict[str, Any]:
+            return {"batch_stats": {}, **network.init({"params": key, "dropout": key}, blank, True)}
+
+        online, target = begin(online_key), begin(target_key) if method.target == "ema" else {}
         probe = {}
         if method.num_classes:
             outputs: Any = network.apply(online, blank, False)
@@ -99,7 +104,7 @@ def make_train_step(
       log: further schedules to report by name, such as {"learning_rate": schedule}.
 
     Returns:
-      A pure function. Its metrics are float32 scalars: loss, those of ``method.loss`` (cosine_1, cosine_2), tau, grad_norm (online),
+      A pure function. Its metrics are float32 scalars: loss, those of ``method.loss`` (cosine_1, cosine_2), tau (if any), grad_norm,
       embedding_std (view 1; 1 = spread out, 0 = collapsed), with a probe probe_loss, probe_top1, probe_top5 (view 1, rows with a
       label only), and those of ``log``.
 
@@ -126,15 +131,17 @@ def make_train_step(
 
         updates, opt_state = tx.update(grads, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
-        tau = ema(state.step)
-        target_params = target.update(state.target["params"], trained["online"], tau)
-
-        metrics |= {"tau": tau, "grad_norm": optax.tree.norm(grads["online"])}
+        metrics |= {"grad_norm": optax.tree.norm(grads["online"])}
+        follower = state.target
+        if method.target == "ema":
+            metrics["tau"] = ema(state.step)
+            params = target.update(state.target["params"], trained["online"], metrics["tau"])
+            follower = {"params": params, "batch_stats": target_stats}
         metrics |= {name: schedule(state.step) for name, schedule in (log or {}).items()}
         new_state = ByolState(
             step=state.step + 1,
             online={"params": trained["online"], "batch_stats": online_stats},
-            target={"params": target_params, "batch_stats": target_stats},
+            target=follower,
             opt_state=opt_state,
             probe=trained["probe"],
         )
@@ -167,7 +174,7 @@ def _gradients(
         grads, (online_stats, metrics) = jax.grad(objective, has_aux=True)(state.trained)
         return (online_stats, target_stats), (grads, metrics)
 
-    stats = state.online["batch_stats"], state.target["batch_stats"]
+    stats = state.online["batch_stats"], state.target["batch_stats"] if method.target == "ema" else {}
     # XLA computes convolutions in a loop's body some 30 times slower on a CPU.
     unroll = accumulate if on_cpu else 1
     stats, (grads, metrics) = mean_over_parts(micro_step, stats, micro_batches((batch, keys), accumulate), accumulate, unroll)

@@ -83,11 +83,14 @@ class StandardizedConv(nn.Conv):
 
     def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
         value = super().param(name, *args, **kwargs)
-        if name != "kernel":
-            return value
-        centred = value - value.mean(axis=(0, 1, 2), keepdims=True)
-        variance = jnp.square(centred).mean(axis=(0, 1, 2), keepdims=True)
-        return centred * jax.lax.rsqrt((variance + 1e-10) * math.prod(value.shape[:3]))
+        return standardized(value) if name == "kernel" else value
+
+
+def standardized(kernel: jax.Array) -> jax.Array:
+    """A kernel [h, w, in, out] that has, for each output, mean 0 and variance 1 / (h w in); doing it again changes nothing."""
+    centred = kernel - kernel.mean(axis=(0, 1, 2), keepdims=True)
+    variance = jnp.square(centred).mean(axis=(0, 1, 2), keepdims=True)
+    return centred * jax.lax.rsqrt((variance + 1e-10) * math.prod(kernel.shape[:3]))
 
 
 class ResNet(nn.Module):

@@ -174,11 +174,13 @@ def test_a_prefix_chooses(tmp_path: Path) -> None:
     slow = torch.read(path, prefix="encoder_k")
     np.testing.assert_array_equal(slow.variables["params"]["stem_norm"]["bias"], BASIC["bn1.bias"] + 1)
     assert (slow.origin["prefix"], slow.origin["passed_over"]) == ("encoder_k.", ["encoder_q."])
-    with pytest.raises(convert.ConvertError, match=r"prefix 'encoder_g': .* \(nearest: 'encoder_q.'\); there are: encoder_k., encoder_q."):
+    with pytest.raises(
+        convert.ConvertError, match=r"--prefix 'encoder_g': .* \(nearest: 'encoder_q.'\); there are: encoder_k., encoder_q."
+    ):
         torch.read(path, prefix="encoder_g")
-    with pytest.raises(convert.ConvertError, match=r"several networks; choose one by its prefix: a\., b\."):
+    with pytest.raises(convert.ConvertError, match=r"several networks; choose one by --prefix: a\., b\."):
         torch.read(saved(tmp_path / "y.safetensors", {**under("a.", BASIC), **under("b.", OTHER)}))
-    with pytest.raises(convert.ConvertError, match=r"momentum or target networks alone; choose one by its prefix: teacher\."):
+    with pytest.raises(convert.ConvertError, match=r"momentum or target networks alone; choose one by --prefix: teacher\."):
         torch.read(saved(tmp_path / "z.safetensors", under("teacher.", BASIC)))
 
 

@@ -46,6 +46,62 @@ def test_a_file_becomes_a_run_and_the_run_a_file(tmp_path: Path, capsys: pytest.
     assert facts["source"]["converted"]["prefix"] == "module.encoder_q."
 
 
+def under(prefix: str, add: float = 0) -> dict[str, np.ndarray]:
+    return {f"{prefix}{key}": value + np.float32(add) for key, value in WEIGHTS.items()}
+
+
+# What no library that is known saves: two networks of like names, one whose names go on after an underscore, one at the top by number.
+NUMBERS = {"conv1": "0", "bn1": "1"} | {f"layer{i}": str(i + 3) for i in (1, 2, 3, 4)}
+NUMBERED = {".".join([NUMBERS[head], *rest]): value + np.float32(3) for key, value in WEIGHTS.items() for head, *rest in [key.split(".")]}
+STRANGE = {**under("net.left.", 0), **under("net.right.", 1), **under("net.q_", 2), **{f"net.seq.{k}": v for k, v in NUMBERED.items()}}
+
+
+@pytest.mark.parametrize(("prefix", "taken", "added"), [
+    ("net.left", "net.left.", 0),
+    ("net.right.", "net.right.", 1),
+    ("net.q_", "net.q_", 2),
+    ("net.seq", "net.seq.", 3),
+])  # fmt: skip
+def test_a_network_named_by_hand(prefix: str, taken: str, added: float, tmp_path: Path) -> None:
+    save_file(STRANGE, tmp_path / "in.safetensors")
+    workdir = tmp_path / "run"
+    assert run("convert", "--from", "torch", str(tmp_path / "in.safetensors"), "--to", str(workdir), "--prefix", prefix) == 0
+    encoder = byol_jax.load_encoder(workdir)
+    np.testing.assert_array_equal(encoder.variables["params"]["stem_norm"]["bias"], WEIGHTS["bn1.bias"] + np.float32(added))
+    origin = json.loads((workdir / "origin.json").read_text())
+    others = {"net.left.", "net.right.", "net.seq."} - {taken}
+    assert (origin["prefix"], set(origin["passed_over"])) == (taken, others)
+
+
+@pytest.mark.parametrize(("prefix", "added"), [("", 0), ("student", 1)])
+def test_the_network_at_the_top_has_an_empty_prefix(prefix: str, added: float, tmp_path: Path) -> None:
+    save_file({**WEIGHTS, **under("student.", 1), **under("momentum_net.", 2)}, tmp_path / "in.safetensors")
+    assert run("convert", "--from", "torch", str(tmp_path / "in.safetensors"), "--to", str(tmp_path / "run"), "--prefix", prefix) == 0
+    encoder = byol_jax.load_encoder(tmp_path / "run")
+    np.testing.assert_array_equal(encoder.variables["params"]["stem_norm"]["bias"], WEIGHTS["bn1.bias"] + np.float32(added))
+
+
+def test_a_wrong_prefix_is_told_with_those_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "in.safetensors"
+    save_file(STRANGE, path)
+    words = ("convert", "--from", "torch", str(path), "--to", str(tmp_path / "run"))
+    assert run(*words) == 2
+    assert (
+        capsys.readouterr().err == f"byol-jax convert: {path}: it holds several networks; choose one by --prefix: net.left., net.right.\n"
+    )
+    assert run(*words, "--prefix", "net.lift") == 2
+    rule = "there is no ResNet below it (nearest: 'net.left.'); there are: net.left., net.right., net.seq."
+    assert capsys.readouterr().err == f"byol-jax convert: {path}: --prefix 'net.lift': {rule}\n"
+    assert run(*words, "--prefix", "") == 2
+    assert "--prefix '': there is no ResNet below it; there are: net.left., net.right., net.seq." in capsys.readouterr().err
+    save_file({"a.weight": np.zeros(2, np.float32)}, path)
+    assert run(*words, "--prefix", "net.left") == 2
+    assert "there is no ResNet in it: no key ends in 'layer1.0.conv1.weight'; it has a.weight" in capsys.readouterr().err
+    assert run("convert", "--from", "deepmind", str(path), "--to", str(tmp_path / "run"), "--prefix", "net.left") == 2
+    assert "--prefix net.left: names a network in a file of --from torch; deepmind has none to choose" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_mistake_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_file({**WEIGHTS, "layer1.0.bn1.weights": np.zeros(4, np.float32)}, tmp_path / "in.safetensors")
     assert run("convert", "--from", "torch", str(tmp_path / "in.safetensors"), "--to", str(tmp_path / "run")) == 2

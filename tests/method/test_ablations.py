@@ -110,7 +110,26 @@ def test_who_gets_a_gradient_without_a_target_network(method, batch, mesh, targe
     grads = jax.jit(jax.grad(loss))(state.online["params"])
     expected = jax.tree.map(lambda p, g: p - g, state.online["params"], grads)
     chex.assert_trees_all_close(after.online["params"], expected, rtol=1e-5, atol=1e-5)
-    chex.assert_trees_all_close(after.target["batch_stats"], state.target["batch_stats"])  # it saw no image
+    assert jax.tree.leaves((state.target, after.target)) == []
+
+
+@pytest.mark.parametrize("target", ["stop_gradient", "online"])
+def test_a_target_network_that_is_not_there_makes_no_difference(method, batch, mesh, target) -> None:
+    """Three steps, bit for bit those of the same state with a target network in it, which stays as it is."""
+    ours, theirs = (m.Byol(method.encoder, method.projector, method.predictor, num_classes=3, target=t) for t in (target, "ema"))
+    tx = optax.sgd(0.5, momentum=0.9)
+    state, other = (m.init(byol, tx, jax.random.key(1), batch, mesh=mesh(2)) for byol in (ours, theirs))
+    chex.assert_trees_all_equal(state, other.replace(target={}))
+    kept = jax.device_get(other.target)
+    assert len(jax.tree.leaves(kept)) == len(jax.tree.leaves(state.online))
+    step = jax.jit(m.make_train_step(ours, tx, ema=m.constant_decay(0.9), mesh=mesh(2), accumulate=2))
+    for _ in range(3):
+        (state, metrics), (other, wanted) = (step(which, batch) for which in (state, other))
+        assert metrics == wanted
+        assert "tau" not in metrics
+    chex.assert_trees_all_equal(state, other.replace(target={}))
+    chex.assert_trees_all_equal(other.target, kept)
+    assert jax.tree.leaves(state.target) == []
 
 
 def test_target_by_a_wrong_name(method) -> None:

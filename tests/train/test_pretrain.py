@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -51,7 +52,7 @@ def run(**changes: object):
     settings = {"views": views.gray(8), "batch_size": 8, "steps": 6, "optimizer": TX, "mesh": MESH, "writers": ("jsonl",), "log_every": 1}
     if "epochs" in changes:
         del settings["steps"]
-    return pretrain(METHOD, changes.pop("data", source()), **{**settings, "evaluate_every_epochs": 0, **changes})
+    return pretrain(changes.pop("method", METHOD), changes.pop("data", source()), **{**settings, "evaluate_every_epochs": 0, **changes})
 
 
 def assert_same_bits(got: object, wanted: object) -> None:
@@ -90,6 +91,30 @@ def test_a_run_stopped_by_sigterm_and_called_again_ends_as_an_undisturbed_one(tm
     finished = run(workdir=tmp_path / "whole")  # nothing left to do
     assert_same_bits(finished.state, whole.state)
     assert finished.metrics["loss"] == whole.metrics["loss"]
+
+
+def test_without_a_target_network(tmp_path):
+    """Resumed bit for bit, its encoder read as always; an older checkpoint, with a target network that nothing used, is refused."""
+    options = {"method": dataclasses.replace(METHOD, target="stop_gradient"), "test_data": source(13), "evaluate_every_epochs": 1}
+    whole = run(**options, workdir=tmp_path / "whole", steps=6)
+    with pytest.raises(SystemExit):
+        run(**options, workdir=tmp_path / "stopped", writers=["jsonl", StopAt(2)])
+    again = run(**options, workdir=tmp_path / "stopped")
+    assert_same_bits(again.state, whole.state)
+    assert again.state.target == {}
+    losses = [[line["loss"] for line in lines(tmp_path / name) if "loss" in line] for name in ("stopped", "whole")]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+    assert "tau" not in lines(tmp_path / "whole")[0]
+    assert {"knn_top1", "rankme", "embedding_std"} <= set(whole.metrics)
+    online = Checkpoints(tmp_path / "whole" / "checkpoints", read_only=True).restore_raw(["online"])["online"]
+    assert_same_bits(online, whole.state.online)
+
+    old = Checkpoints(tmp_path / "old" / "checkpoints")
+    old.save(3, whole.state.replace(step=whole.state.step - 3, target=whole.state.online), force=True)
+    old.close()
+    with pytest.raises(CheckpointError, match=r"target/batch_stats/.*: only in the checkpoint.*or choose another workdir"):
+        run(**options, workdir=tmp_path / "old")
 
 
 def test_evaluation_in_the_run_and_the_encoder_after_it(tmp_path):
