@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from byol_jax.models.convolution import convolve
+
 # Truncated normal with standard deviation 0.8796 / sqrt(fan_in): the official code does not widen it to make up for the truncation.
 fan_in_init = nn.initializers.variance_scaling(0.87962566103423978**2, "fan_in", "truncated_normal")
 
@@ -161,7 +163,7 @@ class ResNet(nn.Module):
 
 
 def _conv(padding: str, features: int, side: int, *, kind: type[nn.Conv] = nn.Conv, **options: Any) -> nn.Conv:
-    return kind(features, (side, side), padding=_pads(padding, side), **options)
+    return kind(features, (side, side), padding=_pads(padding, side), conv_general_dilated=convolve, **options)
 
 
 def _pads(padding: str, side: int) -> Any:
