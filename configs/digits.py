@@ -21,17 +21,17 @@ def get_config(variant: str | None = None) -> ConfigDict:
     if variant:
         raise cfg.unknown_variant(variant, [])
     config = cfg.default()
-    config.batch_size = 128
+    config.batch_size = 192
     config.epochs = 100
     config.data.update(source="digits", split="train", test_split="test")
     config.views.update(preset="gray", size=16)
     for view in (config.views.view1, config.views.view2):
         view.update(crop_area=(0.4, 1.0), rotation=0.3, brightness=0.3, contrast=0.3)
     config.encoder.update(name="resnet", block="basic", stages=(1, 1), channels=(64, 128), stem="imagenet")
-    config.method.update(tau=0.99)
+    config.method.update(tau=0.996)
     for head in (config.method.projector, config.method.predictor):
         head.update(hidden=256, out=64)
-    config.optimizer.update(learning_rate=4.0, weight_decay=1e-6, warmup_epochs=5)
+    config.optimizer.update(learning_rate=4.4, weight_decay=1e-6, warmup_epochs=5)
     config.checkpoint.update(every_steps=200)
     config.evaluation.update(every_epochs=10)
     config.logging.update(every_steps=10)
