@@ -40,7 +40,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
 
 def _small(config: ConfigDict) -> ConfigDict:
     config.batch_size = 128
-    config.epochs = 9
+    config.epochs = 30
     config.data.update(source="npz", path="runs/data/cifar10.npz", split="train[:40%]", test_split="test")
     config.views.update(preset="imagenet", size=16, eval_crop=None)
     for view in (config.views.view1, config.views.view2):
@@ -50,7 +50,7 @@ def _small(config: ConfigDict) -> ConfigDict:
     for head in (config.method.projector, config.method.predictor):
         head.update(hidden=256, out=64)
     config.optimizer.update(learning_rate=4.0, weight_decay=1e-6, warmup_epochs=0.5)
-    config.checkpoint.update(every_steps=400)
-    config.evaluation.update(every_epochs=3)
+    config.checkpoint.update(every_steps=1000)
+    config.evaluation.update(every_epochs=5)
     config.logging.update(every_steps=40)
     return config
