@@ -37,7 +37,8 @@ def initialize() -> None:
     From then on the processes share their fate: an exception that nobody catches in one of them ends them all, see ``give_up``.
 
     Raises:
-      ValueError: the three variables are incomplete, not numbers, or the index is not below the count.
+      ValueError: the three variables are incomplete, not numbers, or the index is not below the count; or there are others, as it seems,
+        but JAX does not find them.
     """
     if jax.distributed.is_initialized():
         return
@@ -45,7 +46,7 @@ def initialize() -> None:
         coordinator, count, index = _explicit()
         jax.distributed.initialize(coordinator, num_processes=count, process_id=index)
     elif _inside_a_cluster():
-        jax.distributed.initialize()
+        _join()
     if _others() is not None:
         threading.Thread(target=_look_out, name="byol_jax.parallel", daemon=True).start()
         sys.excepthook = _give_up_after(sys.excepthook)
@@ -124,6 +125,16 @@ def _explicit() -> tuple[str, int, int]:
     return coordinator, int(count), int(index)
 
 
+def _join() -> None:
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:  # such as Open MPI 5, whose variables JAX 0.10 does not know, or a TPU without Google's metadata server
+        raise ValueError(
+            f"this looks like one process of several, but JAX cannot tell which and of how many ({error}); "
+            f"set {', '.join(_EXPLICIT)}, or BYOL_DISTRIBUTED=0 to run alone"
+        ) from error
+
+
 def _inside_a_cluster() -> bool:
     wish = os.environ.get("BYOL_DISTRIBUTED")
     if wish is not None:
@@ -131,9 +142,10 @@ def _inside_a_cluster() -> bool:
             raise ValueError(f"BYOL_DISTRIBUTED = {wish!r}: must be 0 (never) or 1 (always)")
         return wish == "1"
     tasks = (os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES"))
-    if any(task.isdecimal() and int(task) > 1 for task in tasks) or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+    hosts = (os.environ.get(name, "") for name in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"))
+    if any(task.isdecimal() and int(task) > 1 for task in tasks) or any("," in names for names in hosts):
         return True
-    return _on_a_tpu_machine() and os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")
+    return _on_a_tpu_machine() and (os.environ.get("JAX_PLATFORMS") or "tpu").startswith("tpu")
 
 
 def _on_a_tpu_machine() -> bool:
