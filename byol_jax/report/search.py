@@ -113,7 +113,9 @@ def picture(study: Search, rows: Rows) -> Figure:
         for panel, (key, space) in zip(axes[1:], study.space.items(), strict=True):
             _over(panel, key, space, rows)
         for panel in axes:
-            panel.set_ylabel(_metric(study) if study.metric == "knn" else _metric(study).replace(", ", ",\n") + "\n(pruned: k-NN)", fontsize=8)
+            panel.set_ylabel(
+                _metric(study) if study.metric == "knn" else _metric(study).replace(", ", ",\n") + "\n(pruned: k-NN)", fontsize=8
+            )
         return figure
 
 
