@@ -390,7 +390,7 @@ def test_another_metric_is_measured_at_the_end(tmp_path: Path, monkeypatch: pyte
         sys.modules["byol_jax.build.search"], "accuracies", lambda spec, of: {"linear": 0.75} if of == (tmp_path, spec) else {}
     )
     row = trained(dataclasses.replace(STUDY, metric="linear"), STUDY.spec({}), tmp_path, lambda *a: False, examples=1150)
-    assert (row["state"], row["value"], row["epoch"]) == ("complete", 0.75, 11 * 128 / 1150)
+    assert (row["state"], row["value"], row["epoch"]) == ("complete", 0.75, 11 * STUDY.spec({}).batch_size / 1150)
 
 
 def test_the_same_rows_give_the_same_values_and_another_seed_others() -> None:
