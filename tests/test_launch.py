@@ -62,7 +62,7 @@ def stage(tmp_path, monkeypatch):
 
         def start(self, script: str, *words: str, **variables: str) -> subprocess.Popen[str]:
             env = self.env | variables
-            return subprocess.Popen(["bash", str(LAUNCH / script), *words], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+            return subprocess.Popen([str(LAUNCH / script), *words], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
 
         def run(self, script: str, *words: str, **variables: str) -> int:
             process = self.start(script, *words, **variables)
@@ -97,7 +97,7 @@ def flags(verb: str) -> set[str]:
 
 def test_every_flag_of_byol_jax_in_the_scripts_and_the_page_exists():
     pages = [path.read_text().replace("\\\n", " ") for path in (*SCRIPTS, LAUNCH / "README.md")]
-    found = re.findall(r"(?:byol-jax|run\.sh|^)[ \t]+(pretrain|evaluate|report|show)\b([^\n|]*)", "\n".join(pages), re.MULTILINE)
+    found = re.findall(r"(?:byol-jax|run\.py|^)[ \t]+(pretrain|evaluate|report|show)\b([^\n|]*)", "\n".join(pages), re.MULTILINE)
     assert {"pretrain", "report"} <= {verb for verb, _ in found}
     used = [(verb, flag) for verb, rest in found for flag in re.findall(r"(?<!\S)--[a-z][\w.-]*", rest)]
     assert used.count(("pretrain", "--workdir")) >= 4  # each of the four ways
@@ -111,11 +111,11 @@ def test_every_flag_of_byol_jax_in_the_scripts_and_the_page_exists():
     ("does", "code", "attempts"), [("finish", 0, 1), ("mistake", 2, 1), ("fail", 1, 3), ("crash-once", 0, 2)], ids=lambda value: str(value)
 )
 def test_what_has_failed_is_tried_again_but_not_a_mistake(stage, does, code, attempts):
-    assert stage.run("run.sh", "pretrain", "--workdir", "d", DOES=does, TRIES="3", SAVED="42") == code
+    assert stage.run("run.py", "pretrain", "--workdir", "d", DOES=does, TRIES="3", SAVED="42") == code
     assert stage.calls("byol-jax") == ["pretrain --workdir d"] * attempts
 
 
-@pytest.mark.parametrize(("script", "words", "code"), [("run.sh", ("pretrain",), 0), ("gke_xpk.sh", ("inside",), 42)])
+@pytest.mark.parametrize(("script", "words", "code"), [("run.py", ("pretrain",), 0), ("gke_xpk.sh", ("inside",), 42)])
 def test_sigterm_reaches_the_run_and_its_end_is_awaited(stage, script, words, code):
     process = stage.start(script, *words, DOES="train", WORKDIR="gs://b/run")
     stage.wait()
@@ -197,4 +197,4 @@ def test_a_tpu_slice_that_was_taken_away_is_asked_for_again(stage):
     assert said[2].endswith("--accelerator-type=v5litepod-256 --runtime-version=v2-alpha-tpuv5-lite --spot --zone=z --project=p")
     started = said[6]
     assert "--worker=all" in started
-    assert "run.sh         pretrain --config 'configs/imagenet.py:e300' --config.encoder.dtype=bfloat16 --workdir 'gs://b/run'" in started
+    assert "run.py         pretrain --config 'configs/imagenet.py:e300' --config.encoder.dtype=bfloat16 --workdir 'gs://b/run'" in started

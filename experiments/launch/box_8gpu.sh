@@ -8,7 +8,7 @@ WORKDIR=${WORKDIR:-runs/e300}
 case ${1:-} in
     start)
         mkdir -p "$WORKDIR"
-        nohup experiments/launch/run.sh pretrain --config "$CONFIG" --config.encoder.dtype=bfloat16 --workdir "$WORKDIR" \
+        nohup experiments/launch/run.py pretrain --config "$CONFIG" --config.encoder.dtype=bfloat16 --workdir "$WORKDIR" \
             >> "$WORKDIR/launch.log" 2>&1 < /dev/null &
         echo $! > "$WORKDIR/launch.pid"
         ;;

@@ -33,7 +33,7 @@ case ${1:-} in
             export BYOL_PROCESS_COUNT=$NNODES BYOL_PROCESS_INDEX=$NODE_RANK
         fi
         # a pod that ends with 0 has succeeded and is not started again: 42, one of the codes that xpk restarts on, after a signal
-        TRIES=1 SAVED=42 exec bash experiments/launch/run.sh \
+        TRIES=1 SAVED=42 exec python3 experiments/launch/run.py \
             pretrain --config "$CONFIG" --config.encoder.dtype=bfloat16 --workdir "${WORKDIR:?}"
         ;;
     *)

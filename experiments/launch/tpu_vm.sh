@@ -30,7 +30,7 @@ setup() { # the commit that is checked out here; Python 3.12 from uv, since the 
 }
 
 start() {
-    on all "cd byol_jax && export PATH=\$PWD/.venv/bin:\$PATH ${DATA:+TFDS_DATA_DIR='$DATA'} && { nohup experiments/launch/run.sh \
+    on all "cd byol_jax && export PATH=\$PWD/.venv/bin:\$PATH ${DATA:+TFDS_DATA_DIR='$DATA'} && { nohup experiments/launch/run.py \
         pretrain --config '$CONFIG' --config.encoder.dtype=bfloat16 --workdir '${WORKDIR:?gs://bucket/run, or a folder that all hosts see}' \
         >> launch.log 2>&1 < /dev/null & } && echo \$! > launch.pid"
 }
