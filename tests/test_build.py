@@ -139,13 +139,14 @@ def test_the_optimizer_is_the_named_one(name: str) -> None:
 
 
 def test_factors_on_rates_only_where_they_are_not_one() -> None:
-    params = {"online": {"encoder": jnp.ones(2), "predictor": jnp.ones(2)}, "probe": jnp.ones(2)}
+    params = {"online": {name: jnp.ones(2) for name in ("encoder", "projector", "predictor")}, "probe": jnp.ones(2)}
     plain, chosen = (
         build.optimizer(spec(optimizer={"name": "sgd", "weight_decay": 0.0, **more}), lambda step: jnp.float32(0.5))
-        for more in ({}, {"predictor_rate": 4.0, "probe_rate": 3})
+        for more in ({}, {"predictor_rate": 4.0, "projector_rate": 2.0, "probe_rate": 3})
     )
     update, _ = chosen.update(params, chosen.init(params), params)
-    assert jax.tree.map(lambda leaf: float(leaf[0]), update) == {"online": {"encoder": -0.5, "predictor": -2.0}, "probe": -1.5}
+    online = {"encoder": -0.5, "projector": -1.0, "predictor": -2.0}
+    assert jax.tree.map(lambda leaf: float(leaf[0]), update) == {"online": online, "probe": -1.5}
     assert jax.tree.structure(plain.init(params)) == jax.tree.structure(method.sgd(lambda step: 0.5).init(params)), (
         "old checkpoints still fit"
     )

@@ -41,7 +41,8 @@ def test_a_study_of_the_paper_resolves_at_all_its_scales(name: str, monkeypatch:
     assert set(study.scales) in ({"paper", "small"}, {"paper"})
     config = study.spec(study.points[0], "paper", 0)
     assert (config.encoder.name, config.batch_size) == ("resnet50", 4096)
-    assert (config.epochs, config.optimizer.learning_rate) == ((1000, 0.2) if folder.name in ("networks", "norm_free") else (300, 0.3))
+    own = {"networks": (1000, 0.2), "norm_free": (1000, 0.2), "epochs": (40, 0.45)}
+    assert (config.epochs, config.optimizer.learning_rate) == own.get(folder.name, (300, 0.3))
 
 
 def test_a_study_may_import_what_stands_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +60,7 @@ def test_a_study_may_import_what_stands_in_the_current_folder(tmp_path: Path, mo
 
 def test_there_are_studies() -> None:
     four = {"augmentations", "tau", "target", "batch_size"}
-    others = {"loss_norm", "predictor_rate", "contrastive", "heads", "networks", "rates", "norm_free"}
+    others = {"epochs", "rate_factors", "loss_norm", "predictor_rate", "contrastive", "heads", "networks", "rates", "norm_free"}
     assert four | others == {Path(name).parent.name for name in STUDIES}
 
 
@@ -131,6 +132,11 @@ def test_the_paper_s_numbers_stand_beside_the_keys_that_made_them(monkeypatch: p
     assert (paper, spec.method.beta, spec.method.temperature, spec.method.target) == ("53.9 ± 0.5", 1.0, 0.01, "ema")
     paper, spec = point("predictor_rate", "10 x")
     assert (paper, spec.optimizer.predictor_rate, spec.method.target) == ("66.6", 10.0, "stop_gradient")
+    _, spec = point("rate_factors", "predictor 10 x, projector 2 x")
+    rates = spec.optimizer.predictor_rate, spec.optimizer.projector_rate, spec.method.target
+    assert rates == (10.0, 2.0, "stop_gradient")
+    paper, spec = point("epochs", "1000 epochs")
+    assert (paper, spec.epochs, spec.optimizer.learning_rate, spec.method.tau) == ("74.3", 1000, 0.2, 0.996)
     paper, spec = point("rates", "weight decay 5e-06")
     assert (paper, spec.optimizer.weight_decay, spec.optimizer.learning_rate) == ("71.0", 5e-6, 0.3)
     paper, spec = point("networks", "resnet200 x2")

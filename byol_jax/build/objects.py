@@ -169,7 +169,7 @@ def learning_rate(spec: Spec, examples: int) -> optax.Schedule:
 def optimizer(spec: Spec, schedule: optax.Schedule) -> optax.GradientTransformation:
     """LARS, AdamW or SGD at this rate, multiplied for the parts that have a factor of their own."""
     chosen = spec.optimizer
-    factors = {name: factor for name in ("predictor", "probe") if (factor := getattr(chosen, f"{name}_rate")) != 1}
+    factors = {name: factor for name in ("projector", "predictor", "probe") if (factor := getattr(chosen, f"{name}_rate")) != 1}
     return method.multiply_rates(_optimizer(chosen, schedule), factors) if factors else _optimizer(chosen, schedule)
 
 

@@ -100,7 +100,8 @@ class MethodSpec:
     """The heads, the loss ("regression" or "my_pkg.mod:fn"), the target and its rate, and whether a linear probe learns along.
 
     The switches of the paper's ablations are ``target`` and a predictor of 0 layers (Table 19), ``normalization`` (Table 20), ``beta`` and
-    ``temperature`` (equation 8, Table 18), ``optimizer.predictor_rate`` (Table 21) and a constant ``tau`` (Table 5a).
+    ``temperature`` (equation 8, Table 18), ``optimizer.predictor_rate`` and ``projector_rate`` (Tables 21 and 22) and a constant ``tau``
+    (Table 5a).
     """
 
     projector: HeadSpec = field(default_factory=HeadSpec)
@@ -127,6 +128,7 @@ class OptimizerSpec:
     momentum: float = ruled(0.9, between(0, 1))  # lars and sgd
     trust_coefficient: float = ruled(1e-3, above(0))  # lars
     predictor_rate: float = ruled(1.0, at_least(0))  # factor on the predictor's learning rate
+    projector_rate: float = ruled(1.0, at_least(0))  # factor on the projector's
     probe_rate: float = ruled(1.0, at_least(0))  # factor on the online probe's
     accumulate: int = ruled(1, at_least(1))  # micro-batches a step
 
