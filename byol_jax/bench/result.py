@@ -1,0 +1,110 @@
+"""What a benchmark found: a table for people, a line of JSON for the files of experiments/speed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.table import Table
+
+from byol_jax.bench.timing import Timed
+from byol_jax.config import Spec
+
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing measured; ``samples`` of a call, where it makes sense to count them (an image with its two views is one)."""
+
+    name: str
+    timed: Timed
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """Rows, the first of which is what was asked for; ``ratio``: the peer's time as a multiple of ours, from pairs of the same run."""
+
+    rows: tuple[Row, ...]
+    ratio: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def table(self, title: str) -> Table:
+        """For a terminal: the last column is each row's time as a share of the first row's."""
+        made = Table(title=title, caption="\n".join([*self._sentences(), *self.notes]), caption_justify="left")
+        for heading in ("", "ms", "± ms", "samples/s", "share"):
+            made.add_column(heading, justify="left" if not heading else "right")
+        whole = self.rows[0].timed.median
+        for row in self.rows:
+            middle = row.timed.median
+            rate = f"{row.samples / middle:,.1f}" if row.samples else ""
+            made.add_row(row.name, f"{1e3 * middle:,.1f}", f"{1e3 * row.timed.spread:,.1f}", rate, f"{middle / whole:.1%}")
+        return made
+
+    def _sentences(self) -> list[str]:
+        facts, said = self.facts, []
+        if self.ratio is not None:
+            said.append(f"The official form takes {self.ratio:.2f} times as long (median over pairs; other runs are not comparable).")
+        if "flops" in facts:
+            share = facts["share_of_bf16_peak"]
+            of_peak = f", {share:.1%} of the peak in bfloat16" if share is not None else "; the peak of this device is not known here"
+            said.append(
+                f"{facts['flops'] / 1e9:,.2f} GFLOP a step, {facts['flops'] / self.rows[0].timed.median / 1e9:,.1f} GFLOP/s{of_peak}."
+            )
+        if "memory" in facts:
+            said.append(f"Memory: {facts['memory'] / 2**20:,.0f} MiB a device ({facts['memory_from']}).")
+        if "share_of_step" in facts:
+            said.append(f"Augmentation is {facts['share_of_step']:.1%} of the step.")
+        if "cores" in facts:
+            said.append(f"{facts['samples_per_second_per_core']:,.1f} samples/s per core on {facts['cores']} of them.")
+        return said
+
+
+def line(result: Result, what: str, config: str, changes: Mapping[str, str], spec: Spec, *, synthetic: bool) -> dict[str, Any]:
+    """Everything about a measurement as plain data: what, on what, how long, and with which versions."""
+    first = result.rows[0]
+    return {
+        "what": what,
+        "config": config,
+        "changes": dict(changes),
+        "synthetic": synthetic,
+        "batch": spec.batch_size,
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "machine": machine(),
+        "repeats": len(first.timed.seconds),
+        "median_s": first.timed.median,
+        "spread_s": first.timed.spread,
+        "samples_per_s": first.samples / first.timed.median if first.samples else None,
+        "ratio": result.ratio,
+        "rows": {row.name: {"median_s": row.timed.median, "spread_s": row.timed.spread} for row in result.rows},
+        **result.facts,
+        "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}},
+    }
+
+
+def machine() -> str:
+    """The processor and how many of its cores this process may use."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [row.partition(":")[2].strip() for row in info.read_text().splitlines() if row.startswith("model name")] if info.exists() else []
+    )
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.machine()}, {mine} of {os.cpu_count()} cores"
+
+
+def append(file: str | os.PathLike[str], measured: Mapping[str, Any]) -> None:
+    """Adds one line to a .jsonl; makes its folder."""
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(measured) + "\n")
