@@ -1,4 +1,4 @@
-"""How fast a configuration runs here: its step, its augmentation, its input, its frozen encoder, and the official recipe's form beside it."""
+"""How fast a configuration runs here: its step, augmentation, input and frozen encoder, with the official recipe's form beside them."""
 
 from __future__ import annotations
 

@@ -15,9 +15,10 @@ from byol_jax.bench.timing import Timed, ratio, take_turns
 from byol_jax.config import ConfigError, Spec
 from byol_jax.views import Views
 
+PEER = "official form: two decodings, float32"
 WINDOW = 2.0  # seconds that a repeat measures, at least
 SKIPPED = 2  # batches after the first that are not counted: buffers fill while it is waited for
-HOW = f"Each repeat opens the input anew and counts {WINDOW:g} s after the first {SKIPPED + 1} batches; files are read before, so they are cached."
+HOW = f"A repeat opens the input anew, skips {SKIPPED + 1} batches and counts {WINDOW:g} s. A round went before: the system has cached what it read."
 
 
 class Stopwatch:
@@ -51,9 +52,7 @@ def host_input(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> 
       ConfigError: synthetic data has no input; or a baseline of views of the user's own.
     """
     if synthetic:
-        raise ConfigError(
-            ["--synthetic: bench input reads the configuration's data; experiments/speed/make_jpegs.py makes a folder of images"]
-        )
+        raise ConfigError(["--synthetic: bench input reads real files or arrays; experiments/speed/make_jpegs.py makes a folder of images"])
     source, views = build.train_source(spec), build.training_views(spec)
     watches = {"input": Stopwatch(lambda: training_stream(spec, source))}
     if baseline:
@@ -70,6 +69,3 @@ def host_input(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> 
     rows += [Row(f"{name}: first batch after", Timed(tuple(watch.first[1:]))) for name, watch in watches.items()]
     facts = {"cores": cores, "samples_per_second_per_core": spec.batch_size / times["input"].median / cores}
     return Result(tuple(rows), ratio(times[PEER], times["input"]) if baseline else None, facts, (HOW,))
-
-
-PEER = "official form: two decodings, float32"
