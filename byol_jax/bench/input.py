@@ -18,7 +18,7 @@ from byol_jax.views import Views
 PEER = "official form: two decodings, float32"
 WINDOW = 2.0  # seconds that a repeat measures, at least
 SKIPPED = 2  # batches after the first that are not counted: buffers fill while it is waited for
-HOW = f"A repeat opens the input anew, skips {SKIPPED + 1} batches and counts {WINDOW:g} s. A round went before: the system has cached what it read."
+HOW = f"A repeat opens the input anew, skips {SKIPPED + 1} batches and counts {WINDOW:g} s. Files were read before."
 
 
 class Stopwatch:

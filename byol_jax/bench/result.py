@@ -41,7 +41,7 @@ class Result:
     def table(self, title: str) -> Table:
         """For a terminal: the last column is each row's time as a share of the first row's."""
         made = Table(title=title, caption="\n".join([*self._sentences(), *self.notes]), caption_justify="left")
-        for heading in ("", "ms", "± ms", "samples/s", "share"):
+        for heading in ("", "ms", "quartiles apart", "samples/s", "share"):
             made.add_column(heading, justify="left" if not heading else "right")
         whole = self.rows[0].timed.median
         for row in self.rows:

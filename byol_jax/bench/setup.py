@@ -11,8 +11,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from byol_jax import build, data, method, parallel
+from byol_jax import build, data, parallel
 from byol_jax.config import ConfigError, Spec
+from byol_jax.method import Byol, ByolState, init
 from byol_jax.train import start
 
 CLASSES = 1000  # of synthetic data: ImageNet's
@@ -24,7 +25,7 @@ class Setup:
     """One training step's parts, assembled as for a run, and a batch of the host's."""
 
     spec: Spec
-    method: method.Byol
+    method: Byol
     tx: optax.GradientTransformation
     ema: optax.Schedule
     augment: Any
@@ -32,10 +33,10 @@ class Setup:
     mesh: Mesh
     batch: dict[str, np.ndarray]
 
-    def state(self) -> method.ByolState:
+    def state(self) -> ByolState:
         """A fresh state, whole on every device."""
         init_key, _ = jax.random.split(self.key)
-        return method.init(self.method, self.tx, init_key, self.batch, augment=self.augment, mesh=self.mesh)
+        return init(self.method, self.tx, init_key, self.batch, augment=self.augment, mesh=self.mesh)
 
     def placed(self) -> Any:
         """The batch on the devices."""

@@ -10,22 +10,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax import build, data, evaluate, method, parallel
+from byol_jax import build, data, evaluate, parallel
 from byol_jax.bench import compiler, two_calls
 from byol_jax.bench.result import Result, Row
 from byol_jax.bench.setup import Setup, assemble, noise
 from byol_jax.bench.timing import Timed, in_turns, ratio
 from byol_jax.config import ConfigError, Spec
-from byol_jax.method import target
+from byol_jax.method import ByolState, make_train_step, target
+from byol_jax.method.step import TrainStep
 
-AUGMENT, UPDATE, PEER = "augment (measured alone)", "update (measured alone)", "official form: four passes, one view each"
+AUGMENT, UPDATE, PEER = "augment (measured alone)", "update (measured alone)", "official form: four passes"
 SPLIT = "Augmentation and update were compiled and measured by themselves, in turns with the step; forward + backward is what is left."
 
 
 class Program:
     """A compiled step and the state it goes on from; each call is one step on the same batch."""
 
-    def __init__(self, step: method.step.TrainStep, setup: Setup) -> None:
+    def __init__(self, step: TrainStep, setup: Setup) -> None:
         jitted = jax.jit(step, donate_argnums=0, out_shardings=parallel.replicated(setup.mesh))
         self.state, self.batch = setup.state(), setup.placed()
         self.lowered = jitted.lower(self.state, self.batch)
@@ -39,7 +40,7 @@ class Program:
 def ours(setup: Setup) -> Program:
     """The step as ``byol_jax.train.pretrain`` builds it."""
     options: dict[str, Any] = {"augment": setup.augment, "key": setup.key, "mesh": setup.mesh}
-    made = method.make_train_step(setup.method, setup.tx, ema=setup.ema, accumulate=setup.spec.optimizer.accumulate, **options)
+    made = make_train_step(setup.method, setup.tx, ema=setup.ema, accumulate=setup.spec.optimizer.accumulate, **options)
     return Program(made, setup)
 
 
@@ -47,7 +48,7 @@ def official(setup: Setup) -> Program:
     """The step as four passes. Raises ConfigError for micro-batches, which the official recipe does not have."""
     if setup.spec.optimizer.accumulate > 1:
         raise ConfigError(
-            [f"optimizer.accumulate = {setup.spec.optimizer.accumulate}: the official recipe (--baseline) has no micro-batches"]
+            [f"optimizer.accumulate = {setup.spec.optimizer.accumulate}: --baseline takes 1, the official recipe has no micro-batches"]
         )
     options: dict[str, Any] = {"augment": setup.augment, "key": setup.key, "mesh": setup.mesh}
     return Program(two_calls.make_train_step(setup.method, setup.tx, ema=setup.ema, **options), setup)
@@ -64,19 +65,14 @@ def augmentation(setup: Setup) -> Callable[[], Any]:
 def update(setup: Setup) -> Callable[[], Any]:
     """Optimizer and target alone, with gradients that are a thousandth of the parameters."""
 
-    def change(state: method.ByolState, grads: Any) -> method.ByolState:
+    def change(state: ByolState, grads: Any) -> ByolState:
         updates, opt_state = setup.tx.update(grads, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         follower = state.target
         if setup.method.target == "ema":
             follower = {**follower, "params": target.update(follower["params"], trained["online"], setup.ema(state.step))}
-        return state.replace(  # type: ignore[attr-defined]
-            step=state.step + 1,
-            online={**state.online, "params": trained["online"]},
-            target=follower,
-            opt_state=opt_state,
-            probe=trained["probe"],
-        )
+        online = {**state.online, "params": trained["online"]}
+        return ByolState(state.step + 1, online, follower, opt_state, trained["probe"])
 
     jitted = jax.jit(change, donate_argnums=0, out_shardings=parallel.replicated(setup.mesh))
     held = {"state": setup.state()}
@@ -96,7 +92,12 @@ def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result
     jax.block_until_ready(whole())
     memory, memory_from = compiler.memory(whole.compiled, setup.mesh.devices.flat[0])
     peer = official(setup) if baseline else None
-    calls = {"step": whole, **({PEER: peer} if peer else {}), AUGMENT: augmentation(setup), UPDATE: update(setup)}
+    calls: dict[str, Callable[[], Any]] = {
+        "step": whole,
+        **({PEER: peer} if peer else {}),
+        AUGMENT: augmentation(setup),
+        UPDATE: update(setup),
+    }
     times = in_turns(calls, repeats)
     rest = Timed(tuple(s - a - u for s, a, u in zip(*(times[name].seconds for name in ("step", AUGMENT, UPDATE)), strict=True)))
     flops = compiler.flops(whole.lowered, whole.compiled, setup.mesh.size)

@@ -56,7 +56,6 @@ def make_train_step(
 
 def _gradients(method: Byol, augment: Augment, state: ByolState, batch: Batch, keys: jax.Array) -> tuple[Any, Any, Any, jax.Array]:
     views = both_views(augment(keys, batch))
-    share = labelled_share(labels_of(batch), AXIS) if method.num_classes else None
     noise_target, noise_online = jax.random.split(jax.random.fold_in(keys[0], 1))
     wanted, target_stats = _passes(method, state.target, views, noise_target)
 
@@ -67,7 +66,8 @@ def _gradients(method: Byol, augment: Augment, state: ByolState, batch: Batch, k
         total = loss
         if method.num_classes:
             logits: Any = method.probe().apply({"params": trained["probe"]}, jax.lax.stop_gradient(given.embedding[0]))
-            total = loss + probe_metrics(logits, labels_of(batch), share)["probe_loss"]
+            labels = labels_of(batch)
+            total = loss + probe_metrics(logits, labels, labelled_share(labels, AXIS))["probe_loss"]
         return total, (stats, loss)
 
     grads, (online_stats, loss) = jax.grad(objective, has_aux=True)(state.trained)

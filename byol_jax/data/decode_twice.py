@@ -60,7 +60,7 @@ def _reader(source: EncodedSource) -> Any:
         labels = tf.constant(np.full(len(source), -1, np.int32) if source.labels is None else source.labels)
         return lambda index: (tf.io.read_file(paths[index]), labels[index])
 
-    def fetch(index: np.ndarray) -> tuple[bytes, np.ndarray]:
+    def fetch(index: np.ndarray) -> tuple[bytes, np.int32]:
         encoded, label = source.encoded(int(index))
         return encoded, np.int32(label)
 
