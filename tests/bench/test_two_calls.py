@@ -34,7 +34,7 @@ def noisy(keys: jax.Array, batch: dict[str, Any]) -> dict[str, Any]:
     return {**batch, "view1": batch["view1"] + noise, "view2": batch["view2"] - noise}
 
 
-@pytest.mark.parametrize(("devices", "classes"), [(1, 3), (1, 0), (4, 3)])
+@pytest.mark.parametrize(("devices", "classes"), [(1, 0), (4, 3)])
 def test_four_passes_end_where_ours_ends(devices: int, classes: int) -> None:
     method = m.Byol(Tiny(), m.MLP(8, 4), m.MLP(8, 4), num_classes=classes)
     draw = np.random.default_rng(0)
@@ -54,10 +54,3 @@ def test_four_passes_end_where_ours_ends(devices: int, classes: int) -> None:
     moved = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()), ours.online, before.online)
     assert moved["params"]["encoder"]["Conv_0"]["kernel"] > 1e-2  # far above the tolerance
     assert moved["batch_stats"]["encoder"]["norm"]["mean"] > 1e-2
-
-
-def test_without_a_target_network_there_is_no_such_peer() -> None:
-    method = m.Byol(Tiny(), m.MLP(8, 4), m.MLP(8, 4), target="stop_gradient")
-    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
-    with pytest.raises(ValueError, match=r"method.target = 'stop_gradient'.*method.target=ema"):
-        two_calls.make_train_step(method, optax.sgd(1.0), ema=EMA, augment=noisy, key=jax.random.key(0), mesh=mesh)
