@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from byol_jax import build
 from byol_jax.bench.result import Result, Row
 from byol_jax.bench.setup import training_stream
-from byol_jax.bench.timing import Timed, ratio, take_turns
+from byol_jax.bench.timing import ratio, take_turns
 from byol_jax.config import ConfigError, Spec
 from byol_jax.views import Views
 
@@ -65,7 +66,10 @@ def host_input(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> 
         watches[PEER] = Stopwatch(lambda: contextlib.nullcontext(make(source, views, batch_size=spec.batch_size, seed=spec.seed)))
     times = take_turns(watches, repeats, warm=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    rows = [Row(name, timed, spec.batch_size) for name, timed in times.items()]
-    rows += [Row(f"{name}: first batch after", Timed(tuple(watch.first[1:]))) for name, watch in watches.items()]
-    facts = {"cores": cores, "samples_per_second_per_core": spec.batch_size / times["input"].median / cores}
-    return Result(tuple(rows), ratio(times[PEER], times["input"]) if baseline else None, facts, (HOW,))
+    rows = tuple(Row(name, timed, spec.batch_size) for name, timed in times.items())
+    facts = {
+        "cores": cores,
+        "samples_per_second_per_core": spec.batch_size / times["input"].median / cores,
+        "first_batch_s": {name: statistics.median(watch.first[1:]) for name, watch in watches.items()},
+    }
+    return Result(rows, ratio(times[PEER], times["input"]) if baseline else None, facts, (HOW,))

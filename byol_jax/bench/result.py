@@ -64,6 +64,13 @@ class Result:
             said.append(f"Memory: {facts['memory'] / 2**20:,.0f} MiB a device ({facts['memory_from']}).")
         if "share_of_step" in facts:
             said.append(f"Augmentation is {facts['share_of_step']:.1%} of the step.")
+        if "baseline_flops" in facts:
+            peer, own = facts["baseline_compiled_memory"] / 2**20, facts["compiled_memory"] / 2**20
+            said.append(
+                f"The official form: {facts['baseline_flops'] / 1e9:,.2f} GFLOP, {peer:,.0f} MiB where ours was compiled to {own:,.0f}."
+            )
+        for name, seconds in facts.get("first_batch_s", {}).items():
+            said.append(f"{name}: first batch after {seconds:.2f} s.")
         if "cores" in facts:
             said.append(f"{facts['samples_per_second_per_core']:,.1f} samples/s per core on {facts['cores']} of them.")
         return said
