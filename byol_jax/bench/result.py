@@ -57,18 +57,15 @@ class Result:
         if "flops" in facts:
             share = facts["share_of_bf16_peak"]
             of_peak = f", {share:.1%} of the peak in bfloat16" if share is not None else "; the peak of this device is not known here"
-            said.append(
-                f"{facts['flops'] / 1e9:,.2f} GFLOP a step, {facts['flops'] / self.rows[0].timed.median / 1e9:,.1f} GFLOP/s{of_peak}."
-            )
+            work = facts["flops"] / 1e9
+            said.append(f"{work:,.2f} GFLOP a step, {work / self.rows[0].timed.median:,.1f} GFLOP/s{of_peak}.")
         if "memory" in facts:
             said.append(f"Memory: {facts['memory'] / 2**20:,.0f} MiB a device ({facts['memory_from']}).")
         if "share_of_step" in facts:
             said.append(f"Augmentation is {facts['share_of_step']:.1%} of the step.")
         if "baseline_flops" in facts:
-            peer, own = facts["baseline_compiled_memory"] / 2**20, facts["compiled_memory"] / 2**20
-            said.append(
-                f"The official form: {facts['baseline_flops'] / 1e9:,.2f} GFLOP, {peer:,.0f} MiB where ours was compiled to {own:,.0f}."
-            )
+            work, peer, own = facts["baseline_flops"] / 1e9, facts["baseline_compiled_memory"], facts["compiled_memory"]
+            said.append(f"The official form: {work:,.2f} GFLOP, compiled to {peer / 2**20:,.0f} MiB where ours needs {own / 2**20:,.0f}.")
         for name, seconds in facts.get("first_batch_s", {}).items():
             said.append(f"{name}: first batch after {seconds:.2f} s.")
         if "cores" in facts:
@@ -102,9 +99,8 @@ def line(result: Result, what: str, config: str, changes: Mapping[str, str], spe
 def machine() -> str:
     """The processor and how many of its cores this process may use."""
     info = Path("/proc/cpuinfo")
-    names = (
-        [row.partition(":")[2].strip() for row in info.read_text().splitlines() if row.startswith("model name")] if info.exists() else []
-    )
+    rows = info.read_text().splitlines() if info.exists() else []
+    names = [row.partition(":")[2].strip() for row in rows if row.startswith("model name")]
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{names[0] if names else platform.machine()}, {mine} of {os.cpu_count()} cores"
 
