@@ -82,9 +82,10 @@ def test_step_with_the_official_form(config: str, capsys: pytest.CaptureFixture[
         "update (measured alone)",
         "official form: four passes",
     }
-    # The first layer, 192 pixels to 32: forward for 2 views in 2 networks, and once backward for its weights in one of them.
-    assert line["flops"] > (4 + 2) * 8 * 2 * 192 * 32
-    assert line["flops"] == pytest.approx(line["baseline_flops"], rel=0.1)
+    # Nearly all products are the first layer's, 192 pixels to 32: forward for 2 views in 2 networks, backward for the weights of one.
+    products = (4 + 2) * 8 * 2 * 192 * 32
+    for flops in (line["flops"], line["baseline_flops"]):
+        assert products < flops < 4 * products  # the rest: augmentation, heads, update
 
 
 def test_synthetic_data_needs_no_data(config: str) -> None:
