@@ -36,7 +36,8 @@ def run(
     found = BENCHES[what](spec, repeats=repeats, **options)
     measured = result.line(found, what, config, changes, spec, synthetic=options["synthetic"])
     title = f"{what}: {config}, batch {spec.batch_size}, {measured['devices']} x {measured['device']}, median of {repeats}"
-    Console().print(found.table(title))
+    console = Console(highlight=False, markup=False)
+    console.print(found.table(title), *found.sentences(), sep="\n")
     if json is not None:
         result.append(json, measured)
     return measured

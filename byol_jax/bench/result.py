@@ -40,7 +40,7 @@ class Result:
 
     def table(self, title: str) -> Table:
         """For a terminal: the last column is each row's time as a share of the first row's."""
-        made = Table(title=title, caption="\n".join([*self._sentences(), *self.notes]), caption_justify="left")
+        made = Table(title=title, title_justify="left")
         for heading in ("", "ms", "quartiles apart", "samples/s", "share"):
             made.add_column(heading, justify="left" if not heading else "right")
         whole = self.rows[0].timed.median
@@ -50,7 +50,8 @@ class Result:
             made.add_row(row.name, f"{1e3 * middle:,.1f}", f"{1e3 * row.timed.spread:,.1f}", rate, f"{middle / whole:.1%}")
         return made
 
-    def _sentences(self) -> list[str]:
+    def sentences(self) -> list[str]:
+        """What stands below the table."""
         facts, said = self.facts, []
         if self.ratio is not None:
             said.append(f"The official form takes {self.ratio:.2f} times as long (median over pairs; other runs are not comparable).")
@@ -70,7 +71,7 @@ class Result:
             said.append(f"{name}: first batch after {seconds:.2f} s.")
         if "cores" in facts:
             said.append(f"{facts['samples_per_second_per_core']:,.1f} samples/s per core on {facts['cores']} of them.")
-        return said
+        return [*said, *self.notes]
 
 
 def line(result: Result, what: str, config: str, changes: Mapping[str, str], spec: Spec, *, synthetic: bool) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from byol_jax.config import ConfigError, Spec
 from byol_jax.method import ByolState, make_train_step, target
 from byol_jax.method.step import TrainStep
 
-AUGMENT, UPDATE, PEER = "augment (measured alone)", "update (measured alone)", "official form: four passes"
+AUGMENT, UPDATE, PEER = "augment, alone", "update, alone", "official form: four passes"
 SPLIT = "Augmentation and update were compiled and measured by themselves, in turns with the step; forward + backward is what is left."
 
 
@@ -109,7 +109,7 @@ def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result
     if peer:
         facts |= {"baseline_flops": compiler.flops(peer.lowered, peer.compiled, setup.mesh.size)}
         facts |= {"baseline_compiled_memory": _compiled_memory(peer), "compiled_memory": _compiled_memory(whole)}
-    rows = [Row("step", times["step"], spec.batch_size), Row(AUGMENT, times[AUGMENT]), Row("forward + backward (the rest)", rest)]
+    rows = [Row("step", times["step"], spec.batch_size), Row(AUGMENT, times[AUGMENT]), Row("forward + backward, the rest", rest)]
     rows += [Row(UPDATE, times[UPDATE])] + ([Row(PEER, times[PEER], spec.batch_size)] if peer else [])
     return Result(tuple(rows), ratio(times[PEER], times["step"]) if peer else None, facts, (SPLIT,))
 

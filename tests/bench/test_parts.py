@@ -87,7 +87,7 @@ def test_the_table_and_the_line(tmp_path: Path) -> None:
     facts = {"flops": 2e9, "share_of_bf16_peak": 0.125, "memory": 3 * 2**20, "memory_from": "the compiler"}
     found = result.Result(rows, 1.5, facts)
     console = Console(width=160, record=True, file=open(tmp_path / "screen", "w"))  # noqa: SIM115
-    console.print(found.table("step: x"))
+    console.print(found.table("step: x"), *found.sentences(), sep="\n")
     console.file.close()
     text = console.export_text()
     for words in ("500.0", "128.0", "20.0%", "takes 1.50 times", "2.00 GFLOP a step, 4.0 GFLOP/s, 12.5% of the peak", "3 MiB a device"):

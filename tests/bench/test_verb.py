@@ -77,9 +77,9 @@ def test_step_with_the_official_form(config: str, capsys: pytest.CaptureFixture[
     rows = line["rows"]
     assert set(rows) == {
         "step",
-        "augment (measured alone)",
-        "forward + backward (the rest)",
-        "update (measured alone)",
+        "augment, alone",
+        "forward + backward, the rest",
+        "update, alone",
         "official form: four passes",
     }
     # Nearly all products are the first layer's, 192 pixels to 32: forward for 2 views in 2 networks, backward for the weights of one.
