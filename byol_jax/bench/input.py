@@ -12,7 +12,7 @@ from typing import Any
 from byol_jax import build
 from byol_jax.bench.result import Result, Row
 from byol_jax.bench.setup import training_stream
-from byol_jax.bench.timing import ratio, take_turns
+from byol_jax.bench.timing import Lap, take_turns
 from byol_jax.config import ConfigError, Spec
 from byol_jax.views import Views
 
@@ -32,18 +32,18 @@ class Stopwatch:
     def __init__(self, begin: Callable[[], contextlib.AbstractContextManager[Iterator[Any]]]) -> None:
         self.begin, self.first = begin, list[float]()
 
-    def __call__(self) -> float:
+    def __call__(self) -> Lap:
         began = time.perf_counter()
         with self.begin() as batches:
             next(batches)
             self.first.append(time.perf_counter() - began)
             for _ in range(SKIPPED):
                 next(batches)
-            began, count = time.perf_counter(), 0
+            began, cpu, count = time.perf_counter(), time.process_time(), 0
             while count == 0 or time.perf_counter() - began < WINDOW:
                 next(batches)
                 count += 1
-            return (time.perf_counter() - began) / count
+            return Lap((time.perf_counter() - began) / count, (time.process_time() - cpu) / count)
 
 
 def host_input(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result:
@@ -72,4 +72,4 @@ def host_input(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> 
         "samples_per_second_per_core": spec.batch_size / times["input"].median / cores,
         "first_batch_s": {name: statistics.median(watch.first[1:]) for name, watch in watches.items()},
     }
-    return Result(rows, ratio(times[PEER], times["input"]) if baseline else None, facts, (HOW,))
+    return Result(rows, PEER if baseline else None, facts, (HOW,))

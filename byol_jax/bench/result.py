@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from rich.table import Table
 
-from byol_jax.bench.timing import Timed
+from byol_jax.bench.timing import Timed, ratio
 from byol_jax.config import Spec
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -31,30 +31,46 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """Rows, the first of which is what was asked for; ``ratio``: the peer's time as a multiple of ours, from pairs of the same run."""
+    """Rows, the first of which is what was asked for; ``peer`` is the name of the row that it is compared with, if any."""
 
     rows: tuple[Row, ...]
-    ratio: float | None = None
+    peer: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def ratio(self) -> float | None:
+        """The peer's time by the clock as a multiple of ours."""
+        return self._ratio("seconds")
+
+    @property
+    def cpu_ratio(self) -> float | None:
+        """The same of processor time, which other work on the machine disturbs far less; on an accelerator it is the host's alone."""
+        return self._ratio("cpu")
+
+    def _ratio(self, clock: str) -> float | None:
+        rows = {row.name: getattr(row.timed, clock) for row in self.rows}
+        return None if self.peer is None else ratio(rows[self.peer], rows[self.rows[0].name])
 
     def table(self, title: str) -> Table:
         """For a terminal: the last column is each row's time as a share of the first row's."""
         made = Table(title=title, title_justify="left")
-        for heading in ("", "ms", "quartiles apart", "samples/s", "share"):
+        for heading in ("", "ms", "quartiles apart", "CPU ms", "samples/s", "share"):
             made.add_column(heading, justify="left" if not heading else "right")
         whole = self.rows[0].timed.median
         for row in self.rows:
             middle = row.timed.median
             rate = f"{row.samples / middle:,.1f}" if row.samples else ""
-            made.add_row(row.name, f"{1e3 * middle:,.1f}", f"{1e3 * row.timed.spread:,.1f}", rate, f"{middle / whole:.1%}")
+            times = (f"{1e3 * seconds:,.1f}" for seconds in (middle, row.timed.spread, row.timed.median_cpu))
+            made.add_row(row.name, *times, rate, f"{middle / whole:.1%}")
         return made
 
     def sentences(self) -> list[str]:
         """What stands below the table."""
         facts, said = self.facts, []
         if self.ratio is not None:
-            said.append(f"The official form takes {self.ratio:.2f} times as long (median over pairs; other runs are not comparable).")
+            compared = f"{self.ratio:.2f} times as long, and {self.cpu_ratio:.2f} times the CPU time"
+            said.append(f"The official form takes {compared} (medians over pairs).")
         if "flops" in facts:
             share = facts["share_of_bf16_peak"]
             of_peak = f", {share:.1%} of the peak in bfloat16" if share is not None else "; the peak of this device is not known here"
@@ -91,10 +107,15 @@ def line(result: Result, what: str, config: str, changes: Mapping[str, str], spe
         "spread_s": first.timed.spread,
         "samples_per_s": first.samples / first.timed.median if first.samples else None,
         "ratio": result.ratio,
-        "rows": {row.name: {"median_s": row.timed.median, "spread_s": row.timed.spread} for row in result.rows},
+        "cpu_ratio": result.cpu_ratio,
+        "rows": {row.name: _numbers(row.timed) for row in result.rows},
         **result.facts,
         "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}},
     }
+
+
+def _numbers(timed: Timed) -> dict[str, float]:
+    return {"median_s": timed.median, "spread_s": timed.spread, "median_cpu_s": timed.median_cpu}
 
 
 def machine() -> str:

@@ -14,7 +14,7 @@ from byol_jax import build, data, evaluate, parallel
 from byol_jax.bench import compiler, two_calls
 from byol_jax.bench.result import Result, Row
 from byol_jax.bench.setup import Setup, assemble, noise
-from byol_jax.bench.timing import Timed, in_turns, ratio
+from byol_jax.bench.timing import in_turns, what_is_left
 from byol_jax.config import ConfigError, Spec
 from byol_jax.method import ByolState, make_train_step, target
 from byol_jax.method.step import TrainStep
@@ -98,7 +98,7 @@ def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result
         UPDATE: update(setup),
     }
     times = in_turns(calls, repeats)
-    rest = Timed(tuple(s - a - u for s, a, u in zip(*(times[name].seconds for name in ("step", AUGMENT, UPDATE)), strict=True)))
+    rest = what_is_left(times["step"], times[AUGMENT], times[UPDATE])
     flops = compiler.flops(whole.lowered, whole.compiled, setup.mesh.size)
     facts: dict[str, Any] = {
         "flops": flops,
@@ -111,7 +111,7 @@ def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result
         facts |= {"baseline_compiled_memory": _compiled_memory(peer), "compiled_memory": _compiled_memory(whole)}
     rows = [Row("step", times["step"], spec.batch_size), Row(AUGMENT, times[AUGMENT]), Row("forward + backward, the rest", rest)]
     rows += [Row(UPDATE, times[UPDATE])] + ([Row(PEER, times[PEER], spec.batch_size)] if peer else [])
-    return Result(tuple(rows), ratio(times[PEER], times["step"]) if peer else None, facts, (SPLIT,))
+    return Result(tuple(rows), PEER if peer else None, facts, (SPLIT,))
 
 
 def _compiled_memory(program: Program) -> int:

@@ -36,7 +36,7 @@ def command(what: str, config: str, changes: dict[str, str]) -> str:
 
 def table(lines: Sequence[dict[str, Any]], wanted: Iterable[tuple[str, str, dict[str, str]]] = WANTED) -> str:
     """The lines measured, in their order, then what waits for a GPU, in Markdown."""
-    rows = ["| what | machine | median of repeats | samples/s | the official form takes |", "|---|---|---|---|---|"]
+    rows = ["| what | machine | median of repeats | CPU time | the official form takes |", "|---|---|---|---|---|"]
     rows += [_measured(line) for line in lines]
     on_accelerators = [(line["what"], line["config"], line["changes"]) for line in lines if line["device"] != "cpu"]
     for what, config, changes in wanted:
@@ -50,8 +50,9 @@ def _measured(line: dict[str, Any]) -> str:
     on_cpu = line["device"] == "cpu"
     machine = line["machine"] if on_cpu else f"{line['devices']} x {line['device']}"
     middle = f"{1e3 * line['median_s']:,.0f} ± {1e3 * line['spread_s']:,.0f} ms of {line['repeats']}"
-    ratio = "" if line["ratio"] is None else f"{line['ratio']:.2f} times as long"
-    return f"| {name} | {machine} | {middle} | {line['samples_per_s']:,.0f} | {ratio} |"
+    cpu = f"{1e3 * next(iter(line['rows'].values()))['median_cpu_s']:,.0f} ms"
+    ratio = "" if line["ratio"] is None else f"{line['ratio']:.2f} times as long, {line['cpu_ratio']:.2f} times the CPU time"
+    return f"| {name} | {machine} | {middle} | {cpu} | {ratio} |"
 
 
 def _name(what: str, config: str, changes: dict[str, str]) -> str:

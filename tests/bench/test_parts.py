@@ -15,19 +15,19 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from rich.console import Console
 
 from byol_jax.bench import compiler, result
-from byol_jax.bench.timing import Timed, in_turns, ratio, take_turns
+from byol_jax.bench.timing import Lap, Timed, in_turns, ratio, take_turns, what_is_left
 
 
 def test_median_and_distance_of_the_quartiles() -> None:
-    timed = Timed((5.0, 1.0, 2.0, 3.0, 100.0))
-    assert (timed.median, timed.spread) == (3.0, 3.0)  # sorted 1 2 3 5 100: quartiles 2 and 5
-    assert (Timed((2.0, 4.0)).median, Timed((7.0,)).spread) == (3.0, 0.0)
+    timed = Timed((5.0, 1.0, 2.0, 3.0, 100.0), (1.0, 1.0, 0.5, 0.5, 1.0))
+    assert (timed.median, timed.spread, timed.median_cpu) == (3.0, 3.0, 1.0)  # sorted 1 2 3 5 100: quartiles 2 and 5
+    assert (Timed((2.0, 4.0), (1.0, 1.0)).median, Timed((7.0,), (1.0,)).spread) == (3.0, 0.0)
 
 
 def test_the_ratio_is_of_neighbours() -> None:
     """A machine that slows down by the round does not change it, where a ratio of medians would: 8 / 4."""
-    assert ratio(Timed((2.0, 8.0, 90.0)), Timed((1.0, 4.0, 30.0))) == 2.0
-    assert ratio(Timed((3.0, 8.0, 90.0)), Timed((1.0, 4.0, 30.0))) == 3.0
+    assert ratio((2.0, 8.0, 90.0), (1.0, 4.0, 30.0)) == 2.0
+    assert ratio((3.0, 8.0, 90.0), (1.0, 4.0, 30.0)) == 3.0
 
 
 def test_calls_are_measured_in_turns_after_one_round() -> None:
@@ -35,9 +35,10 @@ def test_calls_are_measured_in_turns_after_one_round() -> None:
     times = in_turns({name: lambda name=name: asked.append(name) for name in ("ours", "peer")}, 3)  # type: ignore[misc]
     assert asked == ["ours", "peer"] * 4
     assert {name: len(timed.seconds) for name, timed in times.items()} == {"ours": 3, "peer": 3}
-    numbers = iter([1.0, 2.0, 3.0, 4.0])
+    numbers = iter([Lap(1.0, 0.1), Lap(2.0, 0.2), Lap(3.0, 0.3), Lap(4.0, 0.4)])
     found = take_turns({"a": lambda: next(numbers), "b": lambda: next(numbers)}, 2, warm=False)
-    assert found == {"a": Timed((1.0, 3.0)), "b": Timed((2.0, 4.0))}
+    assert found == {"a": Timed((1.0, 3.0), (0.1, 0.3)), "b": Timed((2.0, 4.0), (0.2, 0.4))}
+    assert what_is_left(found["b"], found["a"]) == Timed((1.0, 1.0), (0.1, pytest.approx(0.1)))
     with pytest.raises(ValueError, match="--repeats 0: must be 1 or more"):
         in_turns({}, 0)
 
@@ -83,20 +84,38 @@ def test_the_peak_of_a_device() -> None:
 
 
 def test_the_table_and_the_line(tmp_path: Path) -> None:
-    rows = result.Row("step", Timed((0.5, 0.5)), 64), result.Row("augment", Timed((0.1, 0.1)))
+    rows = (
+        result.Row("step", Timed((0.5, 0.5), (0.4, 0.4)), 64),
+        result.Row("augment", Timed((0.1, 0.1), (0.1, 0.1))),
+        result.Row("peer", Timed((0.75, 0.75), (0.8, 0.8)), 64),
+    )
     facts = {"flops": 2e9, "share_of_bf16_peak": 0.125, "memory": 3 * 2**20, "memory_from": "the compiler"}
-    found = result.Result(rows, 1.5, facts)
+    found = result.Result(rows, "peer", facts)
     console = Console(width=160, record=True, file=open(tmp_path / "screen", "w"))  # noqa: SIM115
     console.print(found.table("step: x"), *found.sentences(), sep="\n")
     console.file.close()
     text = console.export_text()
-    for words in ("500.0", "128.0", "20.0%", "takes 1.50 times", "2.00 GFLOP a step, 4.0 GFLOP/s, 12.5% of the peak", "3 MiB a device"):
+    for words in (
+        "500.0",
+        "128.0",
+        "20.0%",
+        "takes 1.50 times as long, and 2.00 times the CPU time",
+        "2.00 GFLOP a step, 4.0 GFLOP/s, 12.5% of the peak",
+        "3 MiB a device",
+    ):
         assert words in text
 
     spec: Any = SimpleNamespace(batch_size=64)
     line = result.line(found, "step", "x.py", {"seed": "1"}, spec, synthetic=True)
-    assert (line["samples_per_s"], line["median_s"], line["ratio"], line["flops"], line["batch"]) == (128.0, 0.5, 1.5, 2e9, 64)
-    assert line["rows"]["augment"] == {"median_s": 0.1, "spread_s": 0.0}
+    assert (line["samples_per_s"], line["median_s"], line["ratio"], line["cpu_ratio"], line["flops"], line["batch"]) == (
+        128.0,
+        0.5,
+        1.5,
+        2.0,
+        2e9,
+        64,
+    )
+    assert line["rows"]["augment"] == {"median_s": 0.1, "spread_s": 0.0, "median_cpu_s": 0.1}
     assert line["versions"]["numpy"] == np.__version__
     file = tmp_path / "new" / "r.jsonl"
     result.append(file, line)
