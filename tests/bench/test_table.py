@@ -26,7 +26,8 @@ WANTED = (("step", "configs/imagenet.py", {"batch_size": "256"}), ("eval", "conf
 
 def test_a_row_of_a_cpu_and_two_that_wait() -> None:
     assert table.table([CPU], WANTED).splitlines()[2:] == [
-        "| step `cifar10:small`, batch 64 | Abacus, 1 of 2 cores | 1,250 ± 51 ms of 5 | 1,000 ms | 1.23 times as long, 0.97 times the CPU time |",
+        "| step `cifar10:small`, batch 64 | Abacus, 1 of 2 cores "
+        "| 1,250 ± 51 ms of 5 | 1,000 ms | 1.23 times as long, 0.97 times the CPU time |",
         "| step `imagenet` | one GPU | waiting: `byol-jax bench step --config configs/imagenet.py --synthetic --baseline "
         "--config.batch_size=256 --json experiments/speed/results.jsonl` | | |",
         "| eval `imagenet` | one GPU | waiting: `byol-jax bench eval --config configs/imagenet.py --synthetic "
