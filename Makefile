@@ -11,7 +11,7 @@ help:
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make lint       ruff (lint, format) and mypy"
 	@echo "make format     let ruff mend what it can"
-	@echo "make bench      how fast a training step, its input and its augmentation run here"
+	@echo "make bench      how fast the digits run here: step, augmentation, input, frozen encoder"
 
 .venv/ready: setup.py constraints.txt
 	$(PYTHON) -m venv .venv
@@ -41,7 +41,10 @@ format: .venv/ready
 	$(BIN)/python docs/links.py
 
 bench: .venv/ready
-	$(BIN)/python -m experiments.speed.bench
+	$(BIN)/byol-jax bench step --config configs/digits.py --baseline
+	$(BIN)/byol-jax bench augment --config configs/digits.py
+	$(BIN)/byol-jax bench input --config configs/digits.py
+	$(BIN)/byol-jax bench eval --config configs/digits.py
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache

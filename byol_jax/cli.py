@@ -106,6 +106,14 @@ def parser() -> argparse.ArgumentParser:
     text = "such as experiments/paper/tau/sweep.py:small or experiments/search_digits/search.py"
     swept.add_argument("study", metavar="FILE.py[:SCALE]", help=text)
     verb("report", report, "write a page of curves, pictures and numbers of a run", workdir, step)
+    benched = verb("bench", bench, "measure how fast a configuration runs here")
+    benched.add_argument("what", choices=BENCHES, help="; ".join(f"{name}: {text}" for name, text in BENCHES.items()))
+    _config(benched, required=True)
+    benched.add_argument("--batch-size", type=int, metavar="N", help="the configuration's if not given")
+    benched.add_argument("--repeats", type=int, default=10, metavar="N", help="of which the median counts (10)")
+    benched.add_argument("--synthetic", action="store_true", help="on noise of the configuration's shapes: needs no data and no TensorFlow")
+    benched.add_argument("--baseline", action="store_true", help="step, input: the official recipe's form as well, in turns, and the ratio")
+    benched.add_argument("--json", metavar="FILE.jsonl", help="add a line with all of it to this file")
     return root
 
 
@@ -118,6 +126,14 @@ KINDS = {
     "semisup": "the whole network fine-tuned on a hundredth and a tenth of the labels",
     "transfer": "linear classifiers on the paper's twelve other data sets",
     "transfer_finetune": "the whole network fine-tuned on each of them",
+}
+
+
+BENCHES = {
+    "step": "a training step, its parts, FLOPs and memory",
+    "input": "batches of two views from disk or memory",
+    "augment": "the device's part of the views",
+    "eval": "the frozen encoder",
 }
 
 
@@ -245,3 +261,12 @@ def sweep(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
         print(f"written to {build.search(study, folder, args.workdir)}")
     else:
         print(f"written to {build.sweep(study, scale, folder, args.workdir)}")
+
+
+def bench(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    changes = dict(overrides) | ({"batch_size": str(args.batch_size)} if args.batch_size is not None else {})
+    spec = cfg.load(args.config, changes.items())
+    from byol_jax import bench
+
+    options = {name: getattr(args, name) for name in ("json", "repeats", "synthetic", "baseline")}
+    bench.run(args.what, spec, config=args.config, changes=changes, **options)

@@ -20,7 +20,7 @@ LAYERS = [
     {"method", "models", "augment", "data", "parallel"},
     {"checkpoint", "convert", "evaluate", "report"},
     {"train"},
-    {"config", "build"},
+    {"config", "build", "bench"},
     {"cli", "__main__"},
 ]
 NEIGHBOURS_MEET = (2, 4, 5)
@@ -102,6 +102,7 @@ def test_files_and_functions_are_short(path: Path) -> None:
     ("statement", "absent"),
     [
         ("import byol_jax, byol_jax.method, byol_jax.models, byol_jax.augment, byol_jax.train, byol_jax.data", "tensorflow"),
+        ("import byol_jax.bench", "tensorflow"),
         ("import byol_jax.config", "jax"),
         ("import byol_jax.cli", "jax"),
     ],

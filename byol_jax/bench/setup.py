@@ -1,0 +1,100 @@
+"""What a benchmark measures: the objects that ``byol_jax.train.pretrain`` would train with, and one batch for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from byol_jax import build, data, parallel
+from byol_jax.config import ConfigError, Spec
+from byol_jax.method import Byol, ByolState, init
+from byol_jax.train import start
+
+CLASSES = 1000  # of synthetic data: ImageNet's
+EXAMPLES = 1_281_167  # likewise; only schedules depend on it
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One training step's parts, assembled as for a run, and a batch of the host's."""
+
+    spec: Spec
+    method: Byol
+    tx: optax.GradientTransformation
+    ema: optax.Schedule
+    augment: Any
+    key: jax.Array
+    mesh: Mesh
+    batch: dict[str, np.ndarray]
+
+    def state(self) -> ByolState:
+        """A fresh state, whole on every device."""
+        init_key, _ = jax.random.split(self.key)
+        return init(self.method, self.tx, init_key, self.batch, augment=self.augment, mesh=self.mesh)
+
+    def placed(self) -> Any:
+        """The batch on the devices."""
+        return parallel.to_global(self.batch, self.mesh)
+
+
+def assemble(spec: Spec, *, synthetic: bool) -> Setup:
+    """Everything for a step of this configuration.
+
+    Args:
+      synthetic: noise of the configuration's shapes instead of its data, which then need not be there.
+
+    Raises:
+      ConfigError, ValueError: the configuration does not fit its data or the devices.
+    """
+    mesh = parallel.data_mesh()
+    parallel.check_batch(spec.batch_size, mesh, spec.optimizer.accumulate)
+    if synthetic:
+        batch, examples, classes = noise(spec), EXAMPLES, CLASSES
+        # A run's length shapes its schedules alone. One of 100,000 steps without a warm-up goes with any configuration.
+        spec = dataclasses.replace(
+            spec, epochs=None, steps=100_000, optimizer=dataclasses.replace(spec.optimizer, warmup_epochs=None, warmup_steps=0)
+        )
+    else:
+        source = build.train_source(spec)
+        with training_stream(spec, source) as stream:
+            batch = next(stream)
+        examples, classes = len(source), build.num_classes(source) if spec.method.probe else 0
+    _, augment = start.augmentation(build.training_views(spec), None, spec.data.augment_on)
+    schedule = build.learning_rate(spec, examples)
+    return Setup(
+        spec=spec,
+        method=build.byol(spec, classes),
+        tx=build.optimizer(spec, schedule),
+        ema=build.tau(spec, examples),
+        augment=augment,
+        key=jax.random.key(spec.seed),
+        mesh=mesh,
+        batch=batch,
+    )
+
+
+def training_stream(spec: Spec, source: Any) -> data.Batches:
+    """The batches that a run of this configuration would be fed."""
+    options: dict[str, Any] = {"augment_on": spec.data.augment_on, "max_bad_share": spec.data.max_bad_share}
+    return data.train_batches(source, build.training_views(spec), batch_size=spec.batch_size, seed=spec.seed, **options)
+
+
+def noise(spec: Spec) -> dict[str, np.ndarray]:
+    """A batch of uint8 noise as the host would send it: whole images of the views' size where crops are cut on the device, else two views.
+
+    Raises:
+      ConfigError: the views are a function of the user's own, whose shapes are known only by running it on data.
+    """
+    if spec.views.function is not None:
+        raise ConfigError([f"--synthetic: views.function = {spec.views.function!r} makes views of its own form; bench it on its data"])
+    draw, shape = np.random.default_rng(spec.seed), (spec.batch_size, spec.views.size, spec.views.size, 3)
+    arrays = spec.data.source in ("digits", "idx", "npz") or spec.data.in_memory
+    names = ("image",) if arrays and spec.data.augment_on == "device" else ("view1", "view2")
+    images = {name: draw.integers(0, 256, shape, np.uint8) for name in names}
+    return {**images, "label": draw.integers(0, CLASSES, spec.batch_size, np.int32)}

@@ -1,0 +1,156 @@
+"""Speed of the training step, of its parts, and of the frozen encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from byol_jax import build, data, evaluate, parallel
+from byol_jax.bench import compiler, two_calls
+from byol_jax.bench.result import Result, Row
+from byol_jax.bench.setup import Setup, assemble, noise
+from byol_jax.bench.timing import in_turns, what_is_left
+from byol_jax.config import ConfigError, Spec
+from byol_jax.method import ByolState, make_train_step, target
+from byol_jax.method.step import TrainStep
+
+AUGMENT, UPDATE, PEER = "augment, alone", "update, alone", "official form: four passes"
+SPLIT = "Augmentation and update were compiled and measured by themselves, in turns with the step; forward + backward is what is left."
+
+
+class Program:
+    """A compiled step and the state it goes on from; each call is one step on the same batch."""
+
+    def __init__(self, step: TrainStep, setup: Setup) -> None:
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=parallel.replicated(setup.mesh))
+        self.state, self.batch = setup.state(), setup.placed()
+        self.lowered = jitted.lower(self.state, self.batch)
+        self.compiled = self.lowered.compile()
+
+    def __call__(self) -> Any:
+        self.state, metrics = self.compiled(self.state, self.batch)
+        return metrics
+
+
+def ours(setup: Setup) -> Program:
+    """The step as ``byol_jax.train.pretrain`` builds it."""
+    options: dict[str, Any] = {"augment": setup.augment, "key": setup.key, "mesh": setup.mesh}
+    made = make_train_step(setup.method, setup.tx, ema=setup.ema, accumulate=setup.spec.optimizer.accumulate, **options)
+    return Program(made, setup)
+
+
+def official(setup: Setup) -> Program:
+    """The step as four passes."""
+    options: dict[str, Any] = {"augment": setup.augment, "key": setup.key, "mesh": setup.mesh}
+    return Program(two_calls.make_train_step(setup.method, setup.tx, ema=setup.ema, **options), setup)
+
+
+def augmentation(setup: Setup) -> Callable[[], Any]:
+    """The device's part of the views alone, on the devices that a step would use."""
+    rows = jax.sharding.NamedSharding(setup.mesh, jax.sharding.PartitionSpec("data"))
+    placed = setup.placed()
+    keys = jax.device_put(jax.random.split(setup.key, setup.spec.batch_size), rows)
+    return partial(jax.jit(setup.augment, out_shardings=rows), keys, placed)
+
+
+def update(setup: Setup) -> Callable[[], Any]:
+    """Optimizer and target alone, with gradients that are a thousandth of the parameters."""
+
+    def change(state: ByolState, grads: Any) -> ByolState:
+        updates, opt_state = setup.tx.update(grads, state.opt_state, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        follower = state.target
+        if setup.method.target == "ema":
+            follower = {**follower, "params": target.update(follower["params"], trained["online"], setup.ema(state.step))}
+        online = {**state.online, "params": trained["online"]}
+        return ByolState(state.step + 1, online, follower, opt_state, trained["probe"])
+
+    jitted = jax.jit(change, donate_argnums=0, out_shardings=parallel.replicated(setup.mesh))
+    held = {"state": setup.state()}
+    grads = jax.tree.map(lambda x: 1e-3 * x, held["state"].trained)
+
+    def call() -> jax.Array:
+        held["state"] = jitted(held["state"], grads)
+        return held["state"].step
+
+    return call
+
+
+def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result:
+    """The whole step and its parts; with ``baseline`` the official form in turns with it."""
+    if baseline and (spec.optimizer.accumulate > 1 or spec.method.target != "ema"):
+        told = f"optimizer.accumulate = {spec.optimizer.accumulate}, method.target = {spec.method.target!r}"
+        raise ConfigError([f"{told}: --baseline takes 1 and 'ema'; the official recipe has a target network and no micro-batches"])
+    setup = assemble(spec, synthetic=synthetic)
+    whole = ours(setup)
+    jax.block_until_ready(whole())
+    memory, memory_from = compiler.memory(whole.compiled, setup.mesh.devices.flat[0])
+    peer = official(setup) if baseline else None
+    calls: dict[str, Callable[[], Any]] = {
+        "step": whole,
+        **({PEER: peer} if peer else {}),
+        AUGMENT: augmentation(setup),
+        UPDATE: update(setup),
+    }
+    times = in_turns(calls, repeats)
+    rest = what_is_left(times["step"], times[AUGMENT], times[UPDATE])
+    flops = compiler.flops(whole.lowered, whole.compiled, setup.mesh.size)
+    facts: dict[str, Any] = {
+        "flops": flops,
+        "share_of_bf16_peak": compiler.share_of_peak(flops, times["step"].median, list(setup.mesh.devices.flat)),
+        "memory": memory,
+        "memory_from": memory_from,
+    }
+    if peer:
+        facts |= {"baseline_flops": compiler.flops(peer.lowered, peer.compiled, setup.mesh.size)}
+        facts |= {"baseline_compiled_memory": _compiled_memory(peer), "compiled_memory": _compiled_memory(whole)}
+    rows = [Row("step", times["step"], spec.batch_size), Row(AUGMENT, times[AUGMENT]), Row("forward + backward, the rest", rest)]
+    rows += [Row(UPDATE, times[UPDATE])] + ([Row(PEER, times[PEER], spec.batch_size)] if peer else [])
+    return Result(tuple(rows), PEER if peer else None, facts, (SPLIT,))
+
+
+def _compiled_memory(program: Program) -> int:
+    analysis = program.compiled.memory_analysis()
+    return 0 if analysis is None else int(analysis.temp_size_in_bytes + analysis.argument_size_in_bytes)
+
+
+def augment(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result:
+    """The device's part of the views, and the step it is a part of."""
+    no_peer("augment", baseline)
+    setup = assemble(spec, synthetic=synthetic)
+    times = in_turns({AUGMENT: augmentation(setup), "step": ours(setup)}, repeats)
+    share = times[AUGMENT].median / times["step"].median
+    rows = Row("augment", times[AUGMENT], spec.batch_size), Row("step", times["step"], spec.batch_size)
+    return Result(rows, None, {"share_of_step": share})
+
+
+def encoder(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result:
+    """The frozen encoder on a batch of the host's, embeddings back on the host; on real data also with the input that feeds it."""
+    no_peer("eval", baseline)
+    recipe = spec.views.recipe()
+    frozen = evaluate.Encoder.untrained(build.encoder(spec), recipe, seed=spec.seed)
+    if synthetic:
+        views = noise(spec)
+        images = views["image"] if "image" in views else views["view1"]
+        times = in_turns({"encoder": lambda: frozen(images, pad_to=spec.batch_size)}, repeats)
+        return Result((Row("encoder", times["encoder"], len(images)),))
+    source = data.spread(build.labelled_source(spec), 4 * spec.batch_size)
+    with data.eval_batches(source, recipe, batch_size=spec.batch_size) as batches:
+        images = next(batches)["image"]
+    calls: dict[str, Callable[[], Any]] = {
+        "encoder": lambda: frozen(images, pad_to=spec.batch_size),
+        "features": lambda: jnp.asarray(evaluate.features(frozen, source, batch_size=spec.batch_size).embedding),
+    }
+    times = in_turns(calls, repeats)
+    return Result((Row("encoder", times["encoder"], len(images)), Row("encoder and its input", times["features"], len(source))))
+
+
+def no_peer(what: str, baseline: bool) -> None:
+    """Raises ConfigError: there is nothing to compare with."""
+    if baseline:
+        raise ConfigError([f"--baseline: bench {what} has no peer; it belongs to step, input"])

@@ -1,0 +1,123 @@
+"""Timing, FLOPs, memory and what is written of them, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from rich.console import Console
+
+from byol_jax.bench import compiler, result
+from byol_jax.bench.timing import Lap, Timed, in_turns, ratio, take_turns, what_is_left
+
+
+def test_median_and_distance_of_the_quartiles() -> None:
+    timed = Timed((5.0, 1.0, 2.0, 3.0, 100.0), (1.0, 1.0, 0.5, 0.5, 1.0))
+    assert (timed.median, timed.spread, timed.median_cpu) == (3.0, 3.0, 1.0)  # sorted 1 2 3 5 100: quartiles 2 and 5
+    assert (Timed((2.0, 4.0), (1.0, 1.0)).median, Timed((7.0,), (1.0,)).spread) == (3.0, 0.0)
+
+
+def test_the_ratio_is_of_neighbours() -> None:
+    """A machine that slows down by the round does not change it, where a ratio of medians would: 8 / 4."""
+    assert ratio((2.0, 8.0, 90.0), (1.0, 4.0, 30.0)) == 2.0
+    assert ratio((3.0, 8.0, 90.0), (1.0, 4.0, 30.0)) == 3.0
+
+
+def test_calls_are_measured_in_turns_after_one_round() -> None:
+    asked: list[str] = []
+    times = in_turns({name: lambda name=name: asked.append(name) for name in ("ours", "peer")}, 3)  # type: ignore[misc]
+    assert asked == ["ours", "peer"] * 4
+    assert {name: len(timed.seconds) for name, timed in times.items()} == {"ours": 3, "peer": 3}
+    numbers = iter([Lap(1.0, 0.1), Lap(2.0, 0.2), Lap(3.0, 0.3), Lap(4.0, 0.4)])
+    found = take_turns({"a": lambda: next(numbers), "b": lambda: next(numbers)}, 2, warm=False)
+    assert found == {"a": Timed((1.0, 3.0), (0.1, 0.3)), "b": Timed((2.0, 4.0), (0.2, 0.4))}
+    assert what_is_left(found["b"], found["a"]) == Timed((1.0, 1.0), (0.1, pytest.approx(0.1)))
+    with pytest.raises(ValueError, match="--repeats 0: must be 1 or more"):
+        in_turns({}, 0)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_flops_of_two_dense_layers(devices: int) -> None:
+    """[B, I] @ [I, H], relu, @ [H, O]: 2 B I H + 2 B H O of the products and B H of the relu, whoever shares the rows."""
+    b, i, h, o = 16, 24, 32, 8
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    rows, whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("data"), PartitionSpec()))
+    x, first, second = jnp.ones((b, i)), jnp.ones((i, h)), jnp.ones((h, o))
+    placed = jax.device_put(x, rows), jax.device_put(first, whole), jax.device_put(second, whole)
+    lowered = jax.jit(lambda x, first, second: jax.nn.relu(x @ first) @ second).lower(*placed)
+    assert compiler.flops(lowered, lowered.compile(), devices) == 2 * b * i * h + 2 * b * h * o + b * h
+
+
+def test_flops_of_a_gpu_count_what_its_libraries_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    written: Any = SimpleNamespace(cost_analysis=lambda: {"flops": 100.0})
+    compiled: Any = SimpleNamespace(cost_analysis=lambda: [{"flops": 7.0}])
+    assert compiler.flops(written, compiled, 2) == 200.0
+
+
+def test_memory_of_a_device_and_of_a_program() -> None:
+    compiled = jax.jit(lambda x: x + 1).lower(jnp.ones(256)).compile()
+    found, source = compiler.memory(compiled, jax.devices()[0])
+    assert found >= 1024  # the argument
+    assert "compiler" in source
+    device: Any = SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 7})
+    assert compiler.memory(compiled, device) == (7, "the device's peak so far")
+
+
+def test_the_peak_of_a_device() -> None:
+    assert compiler.peak("NVIDIA H100 80GB HBM3") == 989e12
+    assert compiler.peak("NVIDIA A100-SXM4-40GB") == 312e12
+    assert (compiler.peak("TPU v5 lite"), compiler.peak("TPU v5p"), compiler.peak("TPU v5")) == (197e12, 459e12, 459e12)
+    assert compiler.peak("NVIDIA H100 PCIe") is None
+    assert compiler.peak("TPU v4 lite") is None
+    assert compiler.peak("cpu") is None
+    h100: Any = SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")
+    assert compiler.share_of_peak(989e12, 2.0, [h100, h100]) == pytest.approx(0.25)
+    assert compiler.share_of_peak(1.0, 1.0, [h100, SimpleNamespace(device_kind="cpu")]) is None  # type: ignore[list-item]
+
+
+def test_the_table_and_the_line(tmp_path: Path) -> None:
+    rows = (
+        result.Row("step", Timed((0.5, 0.5), (0.4, 0.4)), 64),
+        result.Row("augment", Timed((0.1, 0.1), (0.1, 0.1))),
+        result.Row("peer", Timed((0.75, 0.75), (0.8, 0.8)), 64),
+    )
+    facts = {"flops": 2e9, "share_of_bf16_peak": 0.125, "memory": 3 * 2**20, "memory_from": "the compiler"}
+    found = result.Result(rows, "peer", facts)
+    console = Console(width=160, record=True, file=open(tmp_path / "screen", "w"))  # noqa: SIM115
+    console.print(found.table("step: x"), *found.sentences(), sep="\n")
+    console.file.close()
+    text = console.export_text()
+    for words in (
+        "500.0",
+        "128.0",
+        "20.0%",
+        "takes 1.50 times as long, and 2.00 times the CPU time",
+        "2.00 GFLOP a step, 4.0 GFLOP/s, 12.5% of the peak",
+        "3 MiB a device",
+    ):
+        assert words in text
+
+    spec: Any = SimpleNamespace(batch_size=64)
+    line = result.line(found, "step", "x.py", {"seed": "1"}, spec, synthetic=True)
+    assert (line["samples_per_s"], line["median_s"], line["ratio"], line["cpu_ratio"], line["flops"], line["batch"]) == (
+        128.0,
+        0.5,
+        1.5,
+        2.0,
+        2e9,
+        64,
+    )
+    assert line["rows"]["augment"] == {"median_s": 0.1, "spread_s": 0.0, "median_cpu_s": 0.1}
+    assert line["versions"]["numpy"] == np.__version__
+    file = tmp_path / "new" / "r.jsonl"
+    result.append(file, line)
+    result.append(file, {"what": "input"})
+    assert [json.loads(text) for text in file.read_text().splitlines()] == [line, {"what": "input"}]
