@@ -115,6 +115,7 @@ class ResNet(nn.Module):
       dtype: dtype of the convolutions (bfloat16 halves the traffic); parameters and batch statistics stay float32.
       bn_axis: mesh axis over which batch statistics are averaged.
       bn_momentum: how much of the running averages a step keeps.
+      convolution: what computes the convolutions, called as ``jax.lax.conv_general_dilated`` is by ``nn.Conv``.
     """
 
     stage_sizes: Sequence[int]
@@ -130,13 +131,15 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
     bn_axis: str | None = "data"
     bn_momentum: float = 0.9
+    convolution: Any = convolve
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         self._check()
         by_batch = self.norm == "batch"
         kind = nn.Conv if by_batch else StandardizedConv
-        conv = partial(_conv, self.padding, kind=kind, use_bias=False, dtype=self.dtype, kernel_init=fan_in_init)
+        how: Any = {"use_bias": False, "dtype": self.dtype, "kernel_init": fan_in_init, "conv_general_dilated": self.convolution}
+        conv: Any = partial(_conv, self.padding, kind=kind, **how)
         norm: Any = partial(Groups, num_groups=16, epsilon=1e-5)
         if by_batch:
             norm = partial(Norm, use_running_average=not train, momentum=self.bn_momentum, epsilon=1e-5, axis_name=self.bn_axis)
@@ -163,7 +166,7 @@ class ResNet(nn.Module):
 
 
 def _conv(padding: str, features: int, side: int, *, kind: type[nn.Conv] = nn.Conv, **options: Any) -> nn.Conv:
-    return kind(features, (side, side), padding=_pads(padding, side), conv_general_dilated=convolve, **options)
+    return kind(features, (side, side), padding=_pads(padding, side), **options)
 
 
 def _pads(padding: str, side: int) -> Any:

@@ -80,7 +80,7 @@ def test_step_with_the_official_form(config: str, capsys: pytest.CaptureFixture[
         "augment, alone",
         "forward + backward, the rest",
         "update, alone",
-        "official form: four passes",
+        "official form: four passes, XLA's convolutions",
     }
     # Nearly all products are the first layer's, 192 pixels to 32: forward for 2 views in 2 networks, backward for the weights of one.
     products = (4 + 2) * 8 * 2 * 192 * 32

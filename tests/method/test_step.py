@@ -44,11 +44,12 @@ def close(a, b, tolerance=1e-5) -> None:
     chex.assert_trees_all_close(jax.device_get(a), jax.device_get(b), rtol=tolerance, atol=tolerance)
 
 
-def test_a_step_is_what_the_formulas_say(method, batch, mesh) -> None:
+@pytest.mark.parametrize("stack_views", [True, False])
+def test_a_step_is_what_the_formulas_say(method, batch, mesh, stack_views) -> None:
     """Two separate passes a network, view 1 then view 2, the mean of both losses' gradients, SGD, then the target."""
     tx = optax.sgd(0.5)
     state = m.init(method, tx, jax.random.key(1), batch, mesh=mesh(1))
-    (after, metrics), *_ = run(method, batch, mesh(1), steps=1, tx=tx)
+    (after, metrics), *_ = run(method, batch, mesh(1), steps=1, tx=tx, stack_views=stack_views)
     network = m.Network(method.encoder.clone(bn_axis=None), m.MLP(8, 4, bn_axis=None), m.MLP(8, 4, bn_axis=None))
 
     def two_calls(params, stats):
@@ -88,12 +89,23 @@ def test_metrics_are_float32_scalars_of_known_names(method, batch, mesh) -> None
     assert {(leaf.shape, leaf.dtype) for leaf in metrics.values()} == {((), np.dtype("float32"))}
 
 
+@pytest.mark.parametrize("stack_views", [True, False])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_eight_devices_equal_one(method, batch, mesh, accumulate) -> None:
+def test_eight_devices_equal_one_whose_views_come_the_other_way(method, batch, mesh, accumulate, stack_views) -> None:
     options = {"augment": noisy, "key": jax.random.key(7), "accumulate": accumulate, "tx": m.sgd(0.1)}
-    one, eight = (run(method, batch, mesh(n), **options) for n in (1, 8))
+    one, eight = (run(method, batch, mesh(n), stack_views=(n == 8) is stack_views, **options) for n in (1, 8))
     for alone, together in zip(one, eight, strict=True):
         close(alone, together)
+
+
+def test_views_come_one_after_the_other_on_a_cpu_alone(method, batch, mesh) -> None:
+    tx = m.sgd(0.1)
+    state = m.init(method, tx, jax.random.key(1), batch, mesh=mesh(1))
+
+    def program(**options: bool) -> str:
+        return jax.jit(m.make_train_step(method, tx, ema=EMA, mesh=mesh(1), **options)).lower(state, batch).as_text()
+
+    assert program() == program(stack_views=False) != program(stack_views=True)
 
 
 def test_accumulation_is_the_mean_over_interleaved_micro_batches(method, batch, mesh) -> None:
