@@ -169,6 +169,19 @@ def test_all_errors_come_at_once() -> None:
         ),
         ({"data__args": {"a": 1}}, "data.args = {'a': 1}: only your own source ('my_pkg.mod:Name') takes arguments"),
         ({"data__max_bad_share": 1.5}, "data.max_bad_share = 1.5: it must be between 0 and 1"),
+        (
+            {"data__source": "folder", "data__path": "x", "data__on_device": True},
+            "data.on_device = True: images of a folder are decoded as they are needed; leave it False, or save them as arrays of one size "
+            "for data.source = 'npz'",
+        ),
+        (
+            {"data__source": "tfds", "data__name": "x", "data__on_device": True},
+            "data.on_device = True: data.source = 'tfds' needs data.in_memory = True for it, and images of one size",
+        ),
+        (
+            {"data__on_device": True, "data__augment_on": "host"},
+            "data.on_device = True: images that stay there are augmented there, and data.augment_on = 'host': it must be 'device'",
+        ),
         ({"data__augment_on": "gpu"}, "data.augment_on = 'gpu': it must be one of 'device', 'host'"),
         ({"evaluation__every_epochs": -1}, "evaluation.every_epochs = -1: it must be at least 0"),
         ({"views__preset": "grey"}, "views.preset = 'grey': it must be one of 'imagenet', 'small', 'gray' (did you mean 'gray'?)"),
