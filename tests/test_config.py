@@ -180,7 +180,8 @@ def test_all_errors_come_at_once() -> None:
         ),
         (
             {"data__on_device": True, "data__augment_on": "host"},
-            "data.on_device = True: images that stay there are augmented there, and data.augment_on = 'host': it must be 'device'",
+            "data.on_device = True: images that stay there are augmented there, and data.augment_on = 'host': it must be 'device', "
+            "or data.on_device = False",
         ),
         ({"data__augment_on": "gpu"}, "data.augment_on = 'gpu': it must be one of 'device', 'host'"),
         ({"evaluation__every_epochs": -1}, "evaluation.every_epochs = -1: it must be at least 0"),
@@ -265,7 +266,7 @@ def test_json_and_config_dict_bring_the_same_spec_back() -> None:
 
 def test_digest_moves_with_what_shapes_the_state_and_with_nothing_else() -> None:
     base = spec()
-    free = {"logging__every_steps": 3, "checkpoint__keep": 9, "evaluation__knn_k": 7, "data__test_split": "test"}
+    free = {"logging__every_steps": 3, "checkpoint__keep": 9, "evaluation__knn_k": 7, "data": {"test_split": "test", "on_device": True}}
     assert cfg.digest(spec(**free)) == cfg.digest(base)
     assert cfg.differences(base, spec(**free)) == []
     for key, value in {"seed": 1, "batch_size": 8, "views__view1__flip": 0.1, "encoder__width": 2, "method__tau": 0.9}.items():
