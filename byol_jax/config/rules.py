@@ -85,8 +85,9 @@ def _on_device(form: Form) -> Broken:
         text = "data.source = 'tfds' needs data.in_memory = True for it, and images of one size"
         yield ("data.on_device", "data.in_memory", "data.source"), f"data.on_device = True: {text}"
     if data.augment_on != "device":
-        text = f"images that stay there are augmented there, and data.augment_on = {data.augment_on!r}: it must be 'device', or data.on_device = False"
-        yield ("data.on_device", "data.augment_on", "views.function"), f"data.on_device = True: {text}"
+        text = f"images that stay there are augmented there, and data.augment_on = {data.augment_on!r}"
+        near = "it must be 'device', or data.on_device = False"
+        yield ("data.on_device", "data.augment_on", "views.function"), f"data.on_device = True: {text}: {near}"
 
 
 def _test_data(form: Form) -> Broken:
