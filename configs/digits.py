@@ -24,7 +24,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config = cfg.default()
     config.batch_size = 192
     config.epochs = 100
-    config.data.update(source="digits", split="train", test_split="test")
+    config.data.update(source="digits", split="train", test_split="test", on_device=True)
     config.views.update(preset="gray", size=16)
     for view in (config.views.view1, config.views.view2):
         view.update(crop_area=(0.4, 1.0), rotation=0.3, brightness=0.3, contrast=0.3)

@@ -26,7 +26,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     if variant and variant not in VARIANTS:
         raise cfg.unknown_variant(variant, VARIANTS)
     config = cfg.default()
-    config.data.update(source="idx", path="/usr/share/datasets/fashion-mnist", split="train", test_split="test")
+    config.data.update(source="idx", path="/usr/share/datasets/fashion-mnist", split="train", test_split="test", on_device=True)
     if variant == "tfds":
         config.data.update(source="tfds", path=None, name="fashion_mnist", in_memory=True)
     config.views.update(preset="gray", size=28)

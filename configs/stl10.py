@@ -19,7 +19,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config = cfg.default()
     config.batch_size = 256
     config.epochs = 200
-    config.data.update(source="tfds", name="stl10", split="unlabelled", labelled_split="train", test_split="test", in_memory=True)
+    config.data.update(source="tfds", name="stl10", split="unlabelled", labelled_split="train", test_split="test")
+    config.data.update(in_memory=True, on_device=True)  # 2.8 GB over all devices
     config.views.update(preset="imagenet", size=96, eval_crop=1.0)
     config.encoder.update(name="resnet18")
     config.method.update(probe=False)  # there is no label to learn from during pretraining

@@ -234,6 +234,22 @@ def test_show_says_what_a_step_is() -> None:
     assert "Parameters (there is no target network)\n" in alone
 
 
+def test_show_says_where_the_images_stand() -> None:
+    tiny = {"name": "resnet", "block": "basic", "stages": (1,), "channels": (8,)}
+    text = describe(spec(batch_size=64, encoder=tiny, views={"preset": "gray", "size": 8}, data={"on_device": True}))
+    assert "  from the host: index int32[64]; images and labels stand on the devices, and both crops are cut there\n" in text
+    assert "  in the network: 2 views, float32[2, 64, 8, 8, 3]" in text
+    each = -(-1438 // 8) * (8 * 8 * 3 + 4)  # the tests see eight devices
+    assert each == 35_280
+    assert "  data: 1,438 examples, 10 classes; 35,280 bytes on each of 8 device(s)\n" in text
+
+
+@pytest.mark.usefixtures("own")
+def test_show_where_a_source_of_your_own_cannot_stay_on_the_device() -> None:
+    mine = spec(data={"source": "my_own_parts:Data", "on_device": True})
+    assert look_at_data(mine)[2] == "5 examples, 3 classes; not in memory as one array, which data.on_device needs"
+
+
 def test_show_where_the_data_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = spec(data={"source": "folder", "path": str(tmp_path / "none")})
     assert look_at_data(missing)[0] is None
@@ -254,6 +270,7 @@ def test_claim_refuses_another_configuration_only_once_something_was_trained(tmp
     assert caught.value.errors[:2] == ("seed: 3 there, 4 here", "batch_size: 256 there, 512 here")
     build.claim(tmp_path, spec(seed=3, checkpoint__keep=9))
     assert build.read_spec(tmp_path).checkpoint.keep == 9
+    build.claim(tmp_path, spec(seed=3, data__on_device=True))  # the same bits come out
     assert [path.name for path in tmp_path.glob("*.partial")] == []
 
 

@@ -136,6 +136,22 @@ def test_show_prints_and_trains_nothing(tiny: str, capsys: pytest.CaptureFixture
     assert "variant 'wode': it must be one of wide (did you mean 'wide'?)" in capsys.readouterr().err
 
 
+def test_a_run_whose_images_stay_on_the_device_tells_the_same(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Digit for digit, on the tests' 8 devices; and it can go on without."""
+    told = []
+    for name, flag in (("resident", "true"), ("fed", "false")):
+        place = ["--config", tiny, "--workdir", str(tmp_path / name), "--config.evaluation.every_epochs=0"]
+        assert run("pretrain", *place, f"--config.data.on_device={flag}") == 0
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        told.append([{key: line[key] for key in ("step", "loss", "grad_norm", "embedding_std")} for line in lines])
+    assert told[0] == told[1]
+    assert len(told[0]) == 3
+    assert run("pretrain", "--config", tiny, "--workdir", str(tmp_path / "resident"), "--config.evaluation.every_epochs=0") == 0
+    capsys.readouterr()
+    assert run("pretrain", *place, "--config.data.on_device=true", "--config.data.augment_on=host") == 2
+    assert "data.augment_on = 'host': it must be 'device', or data.on_device = False" in capsys.readouterr().err
+
+
 def test_a_run_from_pretraining_to_evaluation(
     tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

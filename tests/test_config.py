@@ -169,6 +169,20 @@ def test_all_errors_come_at_once() -> None:
         ),
         ({"data__args": {"a": 1}}, "data.args = {'a': 1}: only your own source ('my_pkg.mod:Name') takes arguments"),
         ({"data__max_bad_share": 1.5}, "data.max_bad_share = 1.5: it must be between 0 and 1"),
+        (
+            {"data__source": "folder", "data__path": "x", "data__on_device": True},
+            "data.on_device = True: images of a folder are decoded as they are needed; leave it False, or save them as arrays of one size "
+            "for data.source = 'npz'",
+        ),
+        (
+            {"data__source": "tfds", "data__name": "x", "data__on_device": True},
+            "data.on_device = True: data.source = 'tfds' needs data.in_memory = True for it, and images of one size",
+        ),
+        (
+            {"data__on_device": True, "data__augment_on": "host"},
+            "data.on_device = True: images that stay there are augmented there, and data.augment_on = 'host': it must be 'device', "
+            "or data.on_device = False",
+        ),
         ({"data__augment_on": "gpu"}, "data.augment_on = 'gpu': it must be one of 'device', 'host'"),
         ({"evaluation__every_epochs": -1}, "evaluation.every_epochs = -1: it must be at least 0"),
         ({"views__preset": "grey"}, "views.preset = 'grey': it must be one of 'imagenet', 'small', 'gray' (did you mean 'gray'?)"),
@@ -252,7 +266,7 @@ def test_json_and_config_dict_bring_the_same_spec_back() -> None:
 
 def test_digest_moves_with_what_shapes_the_state_and_with_nothing_else() -> None:
     base = spec()
-    free = {"logging__every_steps": 3, "checkpoint__keep": 9, "evaluation__knn_k": 7, "data__test_split": "test"}
+    free = {"logging__every_steps": 3, "checkpoint__keep": 9, "evaluation__knn_k": 7, "data": {"test_split": "test", "on_device": True}}
     assert cfg.digest(spec(**free)) == cfg.digest(base)
     assert cfg.differences(base, spec(**free)) == []
     for key, value in {"seed": 1, "batch_size": 8, "views__view1__flip": 0.1, "encoder__width": 2, "method__tau": 0.9}.items():

@@ -87,6 +87,22 @@ def test_two_processes_stop_together_resume_and_end_as_one(alone, cache, tmp_pat
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == STEPS
 
 
+def test_two_processes_that_each_hold_half_of_the_images_end_as_one_that_is_fed(alone, cache, tmp_path):
+    finish(launch(tmp_path, cache, count=2, devices=1, resident=1))
+    assert_same(final(tmp_path), alone)
+
+
+@pytest.mark.slow
+def test_two_processes_that_hold_the_images_are_killed_and_end_bit_identical_to_two_that_are_fed(cache, tmp_path):
+    fed, resident = tmp_path / "fed", tmp_path / "resident"
+    finish(launch(fed, cache, count=2, devices=1))
+    for process in launch(resident, cache, count=2, devices=1, resident=1, die_at=8):
+        process.communicate(timeout=240)
+    finish(launch(resident, cache, count=2, devices=1, resident=1))
+    got, wanted = final(resident), final(fed)
+    assert not [name for name in wanted if got[name].tobytes() != wanted[name].tobytes()]
+
+
 @pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_in_one(alone, cache, tmp_path):
     for process in launch(tmp_path, cache, count=2, devices=1, die_at=8, sleep=0.5):

@@ -81,6 +81,7 @@ def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None =
         seed=spec.seed,
         workdir=workdir,
         augment_on=spec.data.augment_on,
+        data_on_device=spec.data.on_device,
         accumulate=spec.optimizer.accumulate,
         max_bad_share=spec.data.max_bad_share,
         test_data=test,

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 
 from byol_jax.build import objects
 from byol_jax.config import ConfigError, Spec, flat
+from byol_jax.data import ArraySource
 from byol_jax.data.prepared import prepared_length
 from byol_jax.method import Outputs
+from byol_jax.train.resident import bytes_per_device
 
 
 def describe(spec: Spec) -> str:
@@ -39,7 +41,17 @@ def look_at_data(spec: Spec) -> tuple[int | None, int, str]:
     except ValueError as error:
         return None, 0, f"not there: {error}"
     classes = objects.num_classes(source) if spec.method.probe else 0
-    return len(source), classes, f"{len(source):,} examples" + (f", {classes} classes" if classes else "")
+    text = f"{len(source):,} examples" + (f", {classes} classes" if classes else "")
+    return len(source), classes, text + (where_images_stand(source) if spec.data.on_device else "")
+
+
+def where_images_stand(source: Any) -> str:
+    """What resident data takes on each device, were the run made on this machine."""
+    if not isinstance(source, ArraySource):
+        return "; not in memory as one array, which data.on_device needs"
+    devices = jax.device_count()
+    size = bytes_per_device(len(source), source.images.shape[1:], devices)
+    return f"; {size:,} bytes on each of {devices} device(s)"
 
 
 def config_text(spec: Spec) -> str:
@@ -101,13 +113,15 @@ def batch_text(spec: Spec) -> str:
     """What comes from the host in a step, and what the network sees."""
     b, s = spec.batch_size, spec.views.size
     arrays = spec.data.augment_on == "device" and (spec.data.source in ("digits", "idx", "npz") or spec.data.in_memory)
-    if spec.views.function is not None:
-        host = "view1, view2: as views.function gives them"
+    if spec.data.on_device:
+        host = f"index int32[{b}]; images and labels stand on the devices, and both crops are cut there"
+    elif spec.views.function is not None:
+        host = f"view1, view2: as views.function gives them, label int32[{b}]"
     elif arrays:
-        host = f"image uint8[{b}, H, W, 3] as stored; both crops are cut on the device"
+        host = f"image uint8[{b}, H, W, 3] as stored; both crops are cut on the device, label int32[{b}]"
     else:
-        host = f"view1, view2 uint8[{b}, {s}, {s}, 3]"
-    lines = ["Batch", f"  from the host: {host}, label int32[{b}]", f"  in the network: 2 views, float32[2, {b}, {s}, {s}, 3]"]
+        host = f"view1, view2 uint8[{b}, {s}, {s}, 3], label int32[{b}]"
+    lines = ["Batch", f"  from the host: {host}", f"  in the network: 2 views, float32[2, {b}, {s}, {s}, 3]"]
     if spec.optimizer.accumulate > 1:
         lines.append(f"  in {spec.optimizer.accumulate} micro-batches of {b // spec.optimizer.accumulate}")
     return "\n".join(lines)

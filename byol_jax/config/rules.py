@@ -23,7 +23,7 @@ OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # my_pkg.mod:Na
 
 def combinations(form: Form) -> Broken:
     """All broken rules, in the order of the keys."""
-    for rule in (_length, _data, _test_data, _parts, _views, _encoder, _method, _optimizer):
+    for rule in (_length, _data, _on_device, _test_data, _parts, _views, _encoder, _method, _optimizer):
         yield from rule(form)
 
 
@@ -69,6 +69,25 @@ def _data(form: Form) -> Broken:
             yield ("data.in_memory", "data.source"), "data.in_memory = True: only data.source = 'tfds' has this choice"
     if data.args and data.source in SOURCES:
         yield ("data.args", "data.source"), f"data.args = {data.args!r}: only your own source ('my_pkg.mod:Name') takes arguments"
+
+
+def _on_device(form: Form) -> Broken:
+    """A source of the user's may be in memory or not: that shows when it is opened."""
+    data = form.data
+    if not data.on_device:
+        return
+    if data.source == "folder":
+        text = (
+            "images of a folder are decoded as they are needed; leave it False, or save them as arrays of one size for data.source = 'npz'"
+        )
+        yield ("data.on_device", "data.source"), f"data.on_device = True: {text}"
+    if data.source == "tfds" and not data.in_memory:
+        text = "data.source = 'tfds' needs data.in_memory = True for it, and images of one size"
+        yield ("data.on_device", "data.in_memory", "data.source"), f"data.on_device = True: {text}"
+    if data.augment_on != "device":
+        text = f"images that stay there are augmented there, and data.augment_on = {data.augment_on!r}"
+        near = "it must be 'device', or data.on_device = False"
+        yield ("data.on_device", "data.augment_on", "views.function"), f"data.on_device = True: {text}: {near}"
 
 
 def _test_data(form: Form) -> Broken:

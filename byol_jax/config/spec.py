@@ -34,6 +34,7 @@ class DataSpec:
     args: dict[str, Any] = field(default_factory=dict)
     max_bad_share: float = ruled(0.01, between(0, 1))  # of the files seen, before the run fails
     augment_on: Literal["device", "host"] = "device"
+    on_device: bool = False  # images in memory are uploaded once, split over the devices, and stay there; the host sends indices
 
 
 _VIEW_FIELDS = [(name, hint | None, None) for name, hint in hints(recipes.View).items()]

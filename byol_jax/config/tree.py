@@ -17,7 +17,7 @@ from byol_jax.config.rules import combinations
 from byol_jax.config.spec import Form, Spec, ViewsForm, ViewsSpec
 
 # A run may go on with other values of these; all else shapes the trained state.
-_FREE_DATA = ("path", "test_path", "test_split", "labelled_split", "in_memory", "max_bad_share")
+_FREE_DATA = ("path", "test_path", "test_split", "labelled_split", "in_memory", "on_device", "max_bad_share")
 FREE_TO_CHANGE = ("checkpoint", "evaluation", "logging", *(f"data.{key}" for key in _FREE_DATA))
 
 

@@ -3,7 +3,7 @@
 from byol_jax.data.arrays import ArraySource, digits, from_arrays, idx, npz
 from byol_jax.data.files import FolderSource, folder
 from byol_jax.data.order import Shard
-from byol_jax.data.pipeline import eval_batches, train_batches
+from byol_jax.data.pipeline import eval_batches, index_batches, train_batches
 from byol_jax.data.prefetch import Batches
 from byol_jax.data.records import tfds
 from byol_jax.data.slices import parse as parse_split
@@ -22,6 +22,7 @@ __all__ = [
     "folder",
     "from_arrays",
     "idx",
+    "index_batches",
     "labels_of",
     "npz",
     "parse_split",

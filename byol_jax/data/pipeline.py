@@ -63,10 +63,8 @@ def train_batches(
         raise ValueError(f"augment_on={augment_on!r} is not one of ['device', 'host']{nearest(str(augment_on), ['device', 'host'])}")
     if not 0 <= max_bad_share <= 1:
         raise ValueError(f"max_bad_share={max_bad_share}: must lie in [0, 1]")
-    n = _length(source)
+    n = _train_length(source, batch_size)
     order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)  # its errors here, not in the thread
-    if batch_size > n:
-        LOG.warning("batch_size=%d is larger than the data set (%d examples): each batch spans more than one epoch", batch_size, n)
     if isinstance(source, ArraySource) and isinstance(views, Views) and augment_on == "device":
         steps = order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
         return Batches(lambda: _gather(source, steps))
@@ -83,6 +81,23 @@ def train_batches(
         max_bad_share=max_bad_share,
         threads=threads,
     )
+
+
+def index_batches(source: Source, *, batch_size: int, seed: int, start_step: int = 0, shard: Shard = Shard()) -> Batches:
+    """The batches of ``train_batches`` for one who has the images already: "index" int32[b] alone, positions in the source.
+
+    Raises:
+      ValueError: an empty source, a batch the shards cannot divide, a seed or step out of range.
+    """
+    steps = order.batches(n=_train_length(source, batch_size), batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
+    return Batches(lambda: ({"index": index.astype(np.int32)} for index, _ in steps))
+
+
+def _train_length(source: Source, batch_size: int) -> int:
+    n = _length(source)
+    if batch_size > n:
+        LOG.warning("batch_size=%d is larger than the data set (%d examples): each batch spans more than one epoch", batch_size, n)
+    return n
 
 
 def _gather(source: ArraySource, steps: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Batch]:

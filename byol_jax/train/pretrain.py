@@ -13,13 +13,13 @@ import optax
 from jax.sharding import Mesh
 
 from byol_jax import parallel
-from byol_jax.data.pipeline import train_batches
+from byol_jax.data.pipeline import index_batches, train_batches
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.method.network import Byol
 from byol_jax.method.state import ByolState
 from byol_jax.method.step import make_train_step
 from byol_jax.method.target import ema_decay
-from byol_jax.train import start
+from byol_jax.train import resident, start
 from byol_jax.train.hooks import CollapseMonitor, Hook
 from byol_jax.train.loop import fit
 from byol_jax.train.monitor import evaluation
@@ -68,6 +68,7 @@ def pretrain(
     seed: int = 0,
     workdir: str | os.PathLike[str] | None = None,
     augment_on: str = "device",
+    data_on_device: bool = False,
     accumulate: int = 1,
     max_bad_share: float = 0.01,
     test_data: Any = None,
@@ -95,6 +96,7 @@ def pretrain(
       tau: the target's decay at the start, rising to 1 by a cosine (section 3.3); or a schedule.
       workdir: for checkpoints and metrics, also gs://bucket/run; None keeps none. With it, SIGTERM and Ctrl-C save and exit with code 0.
       augment_on, max_bad_share: see ``byol_jax.data.pipeline.train_batches``; accumulate: micro-batches in a step.
+      data_on_device: images in memory are uploaded once, split over the devices; the host sends indices only. Ends with the same bits.
       test_data: labelled; k-NN accuracy (``knn_k`` neighbours, temperature 0.07) is measured on it ``evaluate_every_epochs``
         (None: ten times a run, 0: never). Neighbours, and RankMe, come from ``monitor_examples`` spread evenly over
         ``monitor_data`` (None: ``data``; give another where that has no labels).
@@ -116,21 +118,17 @@ def pretrain(
     known = data if monitor_data is None else monitor_data
     look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, every_steps=every, steps=steps)
     checkpoints = start.open_checkpoints(folder, every_steps=checkpoint_every, keep=keep, known=facts)
-    made = functools.partial(
-        train_batches, data, views, batch_size=batch_size, seed=seed, augment_on=augment_on, max_bad_share=max_bad_share
-    )
+    held = resident.hold(data, views, augment_on, mesh) if data_on_device else None
+    from_host = functools.partial(train_batches, data, views, augment_on=augment_on, max_bad_share=max_bad_share)
+    made = functools.partial(functools.partial(index_batches, data) if held else from_host, batch_size=batch_size, seed=seed)
     before = start.metrics_so_far(folder)
     with start.Stream(made, (checkpoints.latest_step() or 0) if checkpoints else 0) as stream:
-        state = start.begin(method, tx, init_key, stream, batch_size, augment, mesh, checkpoints)
+        shapes = resident.seen(held, stream.shapes(batch_size))
+        state = start.begin(method, tx, init_key, stream, shapes, augment, mesh, checkpoints)
         observers = [CollapseMonitor(), *make_writers(writers, workdir=folder, start_step=stream.start, steps=steps, run=facts)]
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
-        settings: dict[str, Any] = {
-            "start_step": stream.start,
-            "steps": steps,
-            "mesh": mesh,
-            "batch_size": batch_size,
-            "log_every": log_every,
-        }
-        fitted = fit(state, jitted, stream, hooks=[*look, *observers], checkpoints=checkpoints, **settings)
+        jitted = resident.compiled(step, held, mesh)
+        settings: dict[str, Any] = {"start_step": stream.start, "steps": steps, "mesh": mesh, "log_every": log_every}
+        hooks = [*look, *observers]
+        fitted = fit(state, jitted, stream, hooks=hooks, checkpoints=checkpoints, batch_size=batch_size, **settings)
     start.leave_if_interrupted(fitted)
     return Run(fitted.state, method, recipe, folder, fitted.done, {**before, **fitted.metrics})

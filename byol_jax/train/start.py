@@ -136,13 +136,13 @@ def begin(
     tx: optax.GradientTransformation,
     key: jax.Array,
     stream: Stream,
-    batch_size: int,
+    batch: Any,
     augment: Callable[..., Any],
     mesh: Mesh,
     checkpoints: Checkpoints | None,
 ) -> ByolState:
-    """The latest checkpoint, or a fresh state, whole on every device; the stream is set to its step."""
-    make = functools.partial(init, method, tx, batch=stream.shapes(batch_size), augment=augment, mesh=mesh)
+    """The latest checkpoint, or a fresh state for batches of these shapes, whole on every device; the stream is set to its step."""
+    make = functools.partial(init, method, tx, batch=batch, augment=augment, mesh=mesh)
     if checkpoints is None or checkpoints.latest_step() is None:
         return make(key)
     shapes = jax.eval_shape(make, key)

@@ -22,6 +22,7 @@ VARIANTS = {
         "e40 e100 e300 e1000 b512 r18 r34 r50x2 r50x3 r50x4 r101 r101x2 r101x3 r152 r152x2 r152x3 r200 r200x2".split()  # noqa: SIM905
     ),
     "fashion_mnist": ["tfds"],
+    "cifar10": ["e200", "small"],
 }
 ALL = NAMES + [f"{name}:{variant}" for name, variants in VARIANTS.items() for variant in variants]
 TOP_LEVEL = set("seed batch_size epochs steps data views encoder method optimizer checkpoint evaluation logging".split())  # noqa: SIM905
@@ -118,6 +119,15 @@ def test_the_512_batch_setup_of_appendix_g() -> None:
     spec = load("imagenet:b512")
     got = (spec.batch_size, spec.epochs, spec.optimizer.learning_rate, spec.method.tau, spec.optimizer.weight_decay)
     assert got == (512, 1000, 0.4, 0.9995, 1.5e-6)
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion_mnist", "fashion_mnist:tfds", "cifar10", "cifar10:e200", "cifar10:small", "stl10"])
+def test_small_data_stays_on_the_device(name: str) -> None:
+    assert load(name).data.on_device
+
+
+def test_cifar10_of_200_epochs_differs_in_its_length_alone() -> None:
+    assert cfg.differences(load("cifar10"), load("cifar10:e200")) == ["epochs: 1000 there, 200 here"]
 
 
 def test_imagenette_is_the_official_small_setup() -> None:

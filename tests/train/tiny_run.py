@@ -1,7 +1,7 @@
 """A real run with a tiny network, as a program: started, killed and started again by the tests of killing and of two processes.
 
 usage: tiny_run.py WORKDIR STEPS [key=value ...]     keys: die_at, die_in_save, die_after, sleep, devices,
-fail_data, fail_save (which batch or step), on (in which process)
+fail_data, fail_save (which batch or step), on (in which process), resident (1: the images stay on the devices)
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def main() -> None:
         log_every=1,
         keep=2,
         writers=["jsonl", Die()],
+        data_on_device=options.get("resident") == "1",
     )
     if parallel.is_main():
         leaves = jax.tree_util.tree_leaves_with_path(run.state)
