@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import optax
 from jax.sharding import Mesh
 
@@ -17,7 +16,6 @@ from byol_jax.data.pipeline import train_batches
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.method.network import Byol
 from byol_jax.method.state import ByolState
-from byol_jax.method.step import make_train_step
 from byol_jax.method.target import ema_decay
 from byol_jax.train import start
 from byol_jax.train.hooks import CollapseMonitor, Hook
@@ -109,8 +107,7 @@ def pretrain(
     recipe, augment = start.augmentation(views, eval_views, augment_on)
     tx, schedules = start.optimization(optimizer, learning_rate, steps, batch_size, len(data))
     ema = tau if callable(tau) else ema_decay(tau, steps)
-    init_key, step_key = jax.random.split(jax.random.key(seed))
-    step = make_train_step(method, tx, ema=ema, augment=augment, key=step_key, mesh=mesh, accumulate=accumulate, log=schedules)
+    init_key, jitted = start.training_step(method, tx, ema=ema, augment=augment, seed=seed, mesh=mesh, accumulate=accumulate, log=schedules)
     facts, folder = start.facts(seed, batch_size, steps, data, note), None if workdir is None else run_folder(workdir)
     every = start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size)
     known = data if monitor_data is None else monitor_data
@@ -123,7 +120,6 @@ def pretrain(
     with start.Stream(made, (checkpoints.latest_step() or 0) if checkpoints else 0) as stream:
         state = start.begin(method, tx, init_key, stream, batch_size, augment, mesh, checkpoints)
         observers = [CollapseMonitor(), *make_writers(writers, workdir=folder, start_step=stream.start, steps=steps, run=facts)]
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
         settings: dict[str, Any] = {
             "start_step": stream.start,
             "steps": steps,
