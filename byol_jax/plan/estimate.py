@@ -40,7 +40,7 @@ def roofline(compiled: Compiled, chip: Chip) -> Roofline | None:
 
 
 def verdict(compiled: Compiled, chip: Chip) -> str:
-    """ "fits", "tight", "does not fit", or "not judged" for a chip whose memory is not known."""
+    """One of "fits", "tight", "does not fit", or "not judged" for a chip whose memory is not known."""
     if compiled.overflow:
         return "does not fit"
     if chip.memory is None:
@@ -57,36 +57,32 @@ def overflow(compiled: Compiled) -> str:
 
 
 def advice(spec: Spec, compiled: Compiled, chip: Chip) -> list[str]:
-    """What to change so that it fits; the first is the least change of what is computed."""
-    judged = verdict(compiled, chip)
-    if judged in ("fits", "not judged"):
+    """What to change so that it fits; what changes the training least comes first."""
+    if verdict(compiled, chip) in ("fits", "not judged"):
         return []
-    accumulate = spec.optimizer.accumulate
-    parts = next_parts(compiled, chip, accumulate)
-    tips = []
+    room = None if compiled.overflow or chip.memory is None else TIGHT * chip.memory - (compiled.peak - compiled.temporaries)
+    if room is not None and room <= 0:
+        return ["the state alone fills the chip, and every chip holds all of it: take chips with more memory, or a smaller network"]
+    tips, half = [], compiled.rows // 2
+    if half:
+        tips.append(f"more chips: on {2 * compiled.devices} of them a chip has {half} images instead of {compiled.rows}")
     if spec.encoder.dtype == "float32":
-        tips.append("--config.encoder.dtype=bfloat16: halves the activations")
-    if parts is not None:
-        tips.append(
-            f"--config.optimizer.accumulate={parts}: {compiled.rows // parts} images a chip at a time, statistics of a {parts}th of"
-        )
-        tips[-1] += " the batch"
-    if compiled.rows > 1:
-        tips.append(f"a slice of {2 * compiled.devices} chips: {max(compiled.rows // 2, 1)} images a chip")
-        tips.append(
-            f"--config.batch_size={spec.batch_size // 2}: {compiled.rows // 2} images a chip; mind learning rate and tau (paper, Figure 3)"
-        )
-    return tips or ["the state alone is too large for this chip: take one with more memory, or a smaller network"]
+        tips.append("--config.encoder.dtype=bfloat16: activations of half the size")
+    if parts := next_parts(compiled, room, spec.optimizer.accumulate):
+        size = spec.batch_size // parts
+        tips.append(f"--config.optimizer.accumulate={parts}: {compiled.rows // parts} images a chip at a time, batch statistics of {size}")
+    if half:
+        tips.append(f"--config.batch_size={half * compiled.devices}: {half} images a chip; learning rate and tau want to be chosen anew")
+    return tips or ["one image a chip is too much: take chips with more memory, or a smaller network"]
 
 
-def next_parts(compiled: Compiled, chip: Chip, accumulate: int) -> int | None:
-    """The fewest micro-batches that should fit, if temporaries shrink with a chip's rows; None: not even one row at a time."""
-    whole = compiled.rows
-    room = None if chip.memory is None or compiled.overflow else TIGHT * chip.memory - (compiled.peak - compiled.temporaries)
-    for parts in range(accumulate + 1, whole + 1):
-        if whole % parts:
-            continue
-        if room is None or compiled.temporaries * accumulate / parts <= room:
+def next_parts(compiled: Compiled, room: float | None, accumulate: int) -> int | None:
+    """The fewest micro-batches whose temporaries, if they shrink with the images in them, fit into ``room``; None: no number of them.
+
+    Where the room is not known, because nothing was compiled, the next number that divides a chip's rows.
+    """
+    for parts in range(accumulate + 1, compiled.rows + 1):
+        if compiled.rows % parts == 0 and (room is None or compiled.temporaries * accumulate / parts <= room):
             return parts
     return None
 
@@ -101,7 +97,7 @@ def images_per_second(spec: Spec, seconds: float) -> float:
 
 
 def quantity(value: float, unit: str) -> str:
-    """ "1.5 GB" or "13 TFLOP": three digits and a decimal prefix."""
+    """A number with a decimal prefix and about three digits: 1.52 GB, 13.1 TFLOP."""
     power = 0 if value == 0 else min(max(int(math.log10(abs(value)) // 3), 0), 5)
     scaled = value / 1000**power
     digits = 0 if scaled >= 100 or power == 0 else 1 if scaled >= 10 else 2

@@ -42,10 +42,11 @@ class Collective:
     name: str
 
 
-def collectives(text: str) -> list[Collective]:
+def collectives(text: str, loop: int = 1) -> list[Collective]:
     """Every collective of a program in XLA's text form (``jax.stages.Compiled.as_text()``).
 
-    A pair of start and done is one; a tuple counts as the sum of its parts; what stands in a loop of known length runs that many times.
+    A pair of start and done is one; a tuple counts as the sum of its parts; what stands in a loop runs as often as the loop, which is
+    ``loop`` times where the text does not say it (the TPU compiler's does not).
     """
     found: list[tuple[str, str, int, str]] = []
     calls: dict[str, list[tuple[str, int]]] = {}
@@ -55,7 +56,7 @@ def collectives(text: str) -> list[Collective]:
             here = head["name"]
             calls.setdefault(here, [])
             continue
-        calls.setdefault(here, []).extend(_calls(line))
+        calls.setdefault(here, []).extend(_calls(line, loop))
         if operation := _operation(line):
             found.append((here, *operation))
     times = _times(calls)
@@ -110,11 +111,11 @@ def _result_of_start(shape: str, kind: str) -> str:
     return parts[0] if kind == "send" else parts[1] if len(parts) > 1 else parts[0]
 
 
-def _calls(line: str) -> Iterator[tuple[str, int]]:
+def _calls(line: str, loop: int) -> Iterator[tuple[str, int]]:
     """(computation, how often it runs for each run of this line)."""
-    loop, trips = _WHILE.search(line), _TRIPS.search(line)
+    body, trips = _WHILE.search(line), _TRIPS.search(line)
     for name in _CALLED.findall(line):
-        yield name, int(trips["n"]) if loop and trips and name == loop["body"] else 1
+        yield name, (int(trips["n"]) if trips else loop) if body and name == body["body"] else 1
     for group in _BRANCHES.findall(line):
         yield from ((name.strip().lstrip("%"), 1) for name in group.split(","))
 

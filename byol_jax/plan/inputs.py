@@ -16,9 +16,11 @@ from byol_jax.data.prepared import prepared_length
 
 @dataclass(frozen=True)
 class Inputs:
-    """Attributes:
-    examples: of an epoch. classes: of the online probe; 0: there is none.
-    batch: name -> (shape of one row, dtype), as the host sends it.
+    """What is fed.
+
+    Attributes:
+      examples: of an epoch. classes: of the online probe; 0: there is none.
+      batch: name -> (shape of one row, dtype), as the host sends it.
     """
 
     examples: int
@@ -37,7 +39,7 @@ def look(spec: Spec, examples: int | None = None, classes: int | None = None) ->
     """
     missing = [flag for flag, given in (("--examples N", examples), ("--classes N", _classes_wanted(spec, classes))) if given is None]
     crops = None if objects.crops_on_device(spec) else _crops(spec)
-    source = _source(spec, missing, shapes=crops is None) if missing or crops is None else None
+    source: Any = _source(spec, missing, shapes=crops is None) if missing or crops is None else None
     return Inputs(
         examples=len(source) if examples is None else examples,
         classes=objects.num_classes(source) if _classes_wanted(spec, classes) is None else _classes_wanted(spec, classes) or 0,

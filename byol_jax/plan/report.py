@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from byol_jax.build import objects
-from byol_jax.build.show import table
 from byol_jax.config import Spec
 from byol_jax.plan import estimate
 from byol_jax.plan.compile import ALLOWED, Compiled
@@ -81,3 +82,10 @@ def time(spec: Spec, topology: Topology, inputs: Inputs, compiled: Compiled) -> 
         ("of these from a host", f"{pace / compiled.hosts:,.0f}"),
     ]
     return ["Time, a lower bound: chips at their peak (bfloat16), no wait for each other or for data", f"  {length}", *table(rows)]
+
+
+def table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Two columns, both set to the left."""
+    kept = list(rows)
+    width = max(len(name) for name, _ in kept)
+    return [f"  {name:<{width}}  {text}" for name, text in kept]
