@@ -92,9 +92,14 @@ def _slice(name: str, kind: str, sides: str) -> tuple[int, ...]:
     shape = tuple(map(int, sides.split("x")))
     if shape in shapes:
         return shape
-    near = min(shapes, key=lambda known: (tuple(sorted(known)) != tuple(sorted(shape)), abs(math.log(math.prod(known) / math.prod(shape)))))
+    near = min(shapes, key=lambda known: _distance(known, shape))
     rule = "slices are " + ", ".join(map(_text, shapes)) if kind not in LARGEST_CUBE else _rule(kind)
     raise ConfigError([f"--topology {name}: {kind} has no such slice: {rule} (did you mean {f'{kind}:{_text(near)}'!r}?)"])
+
+
+def _distance(known: tuple[int, ...], asked: tuple[int, ...]) -> tuple[bool, float, int]:
+    """The same sides in another order are nearest, then about as many chips, of these the most compact."""
+    return sorted(known) != sorted(asked), abs(math.log(math.prod(known) / math.prod(asked))), sum(known)
 
 
 def offered(kind: str) -> tuple[tuple[int, ...], ...]:

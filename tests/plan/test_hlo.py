@@ -30,8 +30,8 @@ PLAIN = """HloModule jit_step, is_scheduled=true, input_output_alias={ {0}: (0, 
 }
 
 ENTRY %main.5_spmd (param.4: f32[384,512], param.5: (f32[8], /*index=1*/f32[8])) -> f32[512,512] {
-  %psum.908 = f32[2,2,64]{2,1,0:T(2,128)S(1)} all-reduce(%f.25), channel_id=1, to_apply=%region_12.15, metadata={op_name="jit(step)/stem/psum"}
-  %all-reduce.2 = (f32[3,3,64,64]{3,2,1,0:T(8,128)}, f32[64]{0:T(128)}, /*index=2*/f32[]{:T(128)}) all-reduce(%a, %b, %c), to_apply=%region_12.15
+  %psum.908 = f32[2,2,64]{2,1,0:T(2,128)S(1)} all-reduce(%f.25), to_apply=%region_12.15, metadata={op_name="jit(step)/stem/psum"}
+  %all-reduce.2 = (f32[3,3,64,64]{3,2,1,0:T(8,128)}, f32[64]{0:T(128)}, /*index=2*/f32[]{:T(128)}) all-reduce(%a, %b, %c), to_apply=%sum
   %x = f32[4]{0} add(%all-reduce.9, %psum.908), metadata={op_name="all-reduce(this is no collective)"}
   ROOT %all-gather.1 = bf16[8,16]{1,0} all-gather(%x), dimensions={0}
 }
