@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def get_config(variant=None):
 def tiny(tmp_path: Path) -> str:
     path = tmp_path / "tiny.py"
     path.write_text(CONFIG)
-    jax.devices()  # JAX has started: the plan takes the eight devices that are there
+    jax.devices()
     return str(path)
 
 
@@ -48,11 +49,22 @@ def run(*argv: str) -> int:
     return int(caught.value.code or 0)
 
 
-def test_only_gradients_statistics_and_metrics_cross_devices(tiny: str) -> None:
-    spec = config.load(tiny, [])
-    found = compile_step(spec, topology.find("cpu:8"), look(spec))
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
+    """(config file, cache, page) of a plan that has been made once."""
+    jax.devices()  # JAX has started: a plan takes the eight devices that are there
+    config_file, kept = tmp_path_factory.mktemp("plan") / "tiny.py", tmp_path_factory.mktemp("cache")
+    config_file.write_text(CONFIG)
+    page, faults = plan.plan(config.load(str(config_file), []), "cpu:8", cache=kept)
+    assert faults == []
+    return str(config_file), str(kept), page
+
+
+def test_only_gradients_statistics_and_metrics_cross_devices(planned: tuple[str, str, str]) -> None:
+    spec = config.load(planned[0], [])
+    found = cache.load(next(Path(planned[1]).iterdir()))
+    assert found is not None
     assert list(found.collectives or {}) == ["all-reduce"]
-    assert found.faults() == []
     assert (found.devices, found.hosts, found.rows) == (8, 1, 2)
     shapes, _ = lower(spec, parallel.data_mesh(), look(spec))
     assert found.gradients == size_of({"online": shapes.online["params"], "probe": shapes.probe})
@@ -65,18 +77,16 @@ def test_only_gradients_statistics_and_metrics_cross_devices(tiny: str) -> None:
     assert found.temporaries > 0
 
 
-def test_a_gather_is_a_fault_with_a_name(tiny: str) -> None:
-    spec = config.load(tiny, [("method.beta", "0.5")])  # negatives come from the whole batch
+def test_a_gather_is_a_fault_with_a_name_and_micro_batches_gather_each(planned: tuple[str, str, str]) -> None:
+    # negatives come from the whole micro-batch: 2 views of 8 projections of 8 numbers, in each of 2 micro-batches
+    spec = config.load(planned[0], [("method.beta", "0.5"), ("optimizer.accumulate", "2")])
     found = compile_step(spec, topology.find("cpu:8"), look(spec))
-    assert "all-gather" in (found.collectives or {})
-    assert any(fault.startswith("all-gather of 1 x ") for fault in found.faults())
-
-
-def test_micro_batches_reduce_gradients_once(tiny: str) -> None:
-    spec = config.load(tiny, [("optimizer.accumulate", "2")])
-    found = compile_step(spec, topology.find("cpu:8"), look(spec))
-    assert found.faults() == []
-    assert found.statistics == 4 * 3 * size_of(lower(spec, parallel.data_mesh(), look(spec))[0].online["batch_stats"])
+    collectives = found.collectives or {}
+    assert collectives["all-gather"] == [2, 2 * 2 * 8 * 8 * 4]
+    assert sum(fault.startswith("all-gather of 1 x 512 bytes in jit(step)") for fault in found.faults()) == 2
+    shapes, _ = lower(spec, parallel.data_mesh(), look(spec))
+    assert found.statistics == 2 * 2 * 3 * size_of(shapes.online["batch_stats"])
+    assert found.gradients + found.statistics < collectives["all-reduce"][1] < found.gradients + found.statistics + 8192
 
 
 def test_what_is_compiled_is_what_pretraining_jits(tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -95,10 +105,10 @@ def test_what_is_compiled_is_what_pretraining_jits(tiny: str, monkeypatch: pytes
     assert texts == [lower(spec, parallel.data_mesh(), look(spec))[1].as_text()]
 
 
-def test_the_verb_and_its_cache(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ("plan", "--config", tiny, "--topology", "cpu:8", "--cache", str(tmp_path / "cache"))
-    assert run(*argv) == 0
-    first = capsys.readouterr().out
+def test_the_verb_and_its_cache(planned: tuple[str, str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file_of_config, kept_before, first = planned
+    shutil.copytree(kept_before, tmp_path / "cache")
+    argv = ("plan", "--config", file_of_config, "--topology", "cpu:8", "--cache", str(tmp_path / "cache"))
     assert "cpu:8: 8 x CPU, 1 host of 8" in first
     assert "16: 2 a chip" in first
     assert "  all-reduce  " in first
@@ -158,7 +168,7 @@ def test_what_the_step_is_fed(tiny: str, tmp_path: Path) -> None:
 def test_a_network_of_ones_own_is_not_kept(tiny: str, tmp_path: Path) -> None:
     assert cache.place(tmp_path, config.load(tiny, []), {"a": 1}) == cache.place(tmp_path, config.load(tiny, []), {"a": 1})
     assert cache.place(tmp_path, config.load(tiny, []), {"a": 1}) != cache.place(tmp_path, config.load(tiny, []), {"a": 2})
-    assert cache.place(tmp_path, config.load(tiny, [("encoder.name", "my.net:Net")]), {}) is None
+    assert cache.place(tmp_path, config.load(tiny, [("method.loss", "my.losses:loss")]), {}) is None
 
 
 def test_the_text_of_a_program_of_this_compiler_is_read() -> None:
