@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 from byol_jax.config import Spec
@@ -51,9 +50,8 @@ def verdict(compiled: Compiled, chip: Chip) -> str:
 
 
 def overflow(compiled: Compiled) -> str:
-    """The sentence of the compiler's message that has the numbers."""
-    found = re.search(r"Used [\d.]+\w* of [\d.]+\w* \w+", compiled.overflow or "")
-    return found[0] if found else (compiled.overflow or "").splitlines()[0]
+    """The first line of the compiler's message, which has the numbers."""
+    return (compiled.overflow or "").splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
 
 
 def advice(spec: Spec, compiled: Compiled, chip: Chip) -> list[str]:

@@ -41,7 +41,7 @@ TPUS = {
     "v5p": Chip("TPU v5p", 95 * GIB, 459e12, 2765e9, "https://cloud.google.com/tpu/docs/v5p"),
     "v6e": Chip("TPU v6e", 32 * GIB, 918e12, 1640e9, "https://cloud.google.com/tpu/docs/v6e"),
 }
-GPUS = {  # by a part of jax's device_kind; dense bfloat16 (not sparse), SXM boards
+GPUS = {  # by a part of jax's device_kind; of each name the fastest board, so that times stay lower bounds; dense, not sparse
     "A100": Chip("A100", None, 312e12, 2039e9, "https://www.nvidia.com/en-us/data-center/a100/ (80 GB, SXM)"),
     "H100": Chip("H100", None, 989e12, 3350e9, "https://www.nvidia.com/en-us/data-center/h100/ (SXM)"),
     "H200": Chip("H200", None, 989e12, 4800e9, "https://www.nvidia.com/en-us/data-center/h200/"),
