@@ -48,6 +48,7 @@ setup(
     extras_require={
         "cuda13": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
+        "tpu-plan": ["jax[tpu]>=0.10"],  # its compiler plans for pods on any Linux machine, with no TPU in it
         "gcs": ["google-cloud-storage>=2.10"],  # orbax imports it for gs://, and does not say so
         "tensorboard": TENSORBOARD,
         "wandb": WANDB,

@@ -105,6 +105,14 @@ def parser() -> argparse.ArgumentParser:
     swept = verb("sweep", sweep, "run every point of a sweep, or a search by Optuna; go on where it stopped, and write its page", workdir)
     text = "such as experiments/paper/tau/sweep.py:small or experiments/search_digits/search.py"
     swept.add_argument("study", metavar="FILE.py[:SCALE]", help=text)
+    planned = verb(
+        "plan", plan, "compile the training step for a machine that need not be here; print what it needs, and how long it takes"
+    )
+    _config(planned, required=True)
+    planned.add_argument("--topology", metavar="NAME", required=True, help="v5e:16x16, v6e:8x8, v4:4x4x4, v5p:2x2x1, gpu, gpu:4 or cpu:8")
+    planned.add_argument("--examples", type=int, metavar="N", help="of the training data, where it is not here (ImageNet: 1281167)")
+    planned.add_argument("--classes", type=int, metavar="N", help="the same, for the online probe (ImageNet: 1000)")
+    planned.add_argument("--cache", metavar="DIR", default="~/.cache/byol_jax/plan", help="of earlier results (%(default)s)")
     verb("report", report, "write a page of curves, pictures and numbers of a run", workdir, step)
     benched = verb("bench", bench, "measure how fast a configuration runs here")
     benched.add_argument("what", choices=BENCHES, help="; ".join(f"{name}: {text}" for name, text in BENCHES.items()))
@@ -236,6 +244,16 @@ def report(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     from byol_jax import build
 
     print(f"written to {build.report(args.workdir, cfg.override(build.read_spec(args.workdir), overrides), step=args.step)}")
+
+
+def plan(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    spec = cfg.load(args.config, overrides)
+    from byol_jax import plan as planning
+
+    page, faults = planning.plan(spec, args.topology, examples=args.examples, classes=args.classes, cache=args.cache)
+    print(page)
+    if faults:
+        raise planning.Unexpected("; ".join(faults))
 
 
 def embed(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

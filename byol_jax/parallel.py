@@ -178,9 +178,14 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x), np.shape(x)), tree)
 
 
+def split(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: its rows over ``"data"``."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
 def to_global(batch: Any, mesh: Mesh) -> Any:
     """This process's rows [b, ...] become its part of global arrays [b * processes, ...], split over ``"data"``."""
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    sharding = split(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 

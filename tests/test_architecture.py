@@ -20,7 +20,7 @@ LAYERS = [
     {"method", "models", "augment", "data", "parallel"},
     {"checkpoint", "convert", "evaluate", "report"},
     {"train"},
-    {"config", "build", "bench"},
+    {"config", "build", "bench", "plan"},
     {"cli", "__main__"},
 ]
 NEIGHBOURS_MEET = (2, 4, 5)

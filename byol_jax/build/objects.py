@@ -126,6 +126,12 @@ def _loss(chosen: MethodSpec) -> method.Loss:
     return method.normalized_regression_loss(chosen.normalization)
 
 
+def crops_on_device(spec: Spec) -> bool:
+    """Whether the host sends whole images: arrays in memory, of which the step cuts both crops."""
+    in_memory = spec.data.source in ("digits", "idx", "npz") or spec.data.in_memory
+    return in_memory and spec.data.augment_on == "device" and spec.views.function is None
+
+
 def training_views(spec: Spec) -> Views | Callable[..., Any]:
     """The recipe, or the user's own function."""
     return spec.views.recipe() if spec.views.function is None else own("views.function", spec.views.function)

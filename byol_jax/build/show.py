@@ -112,12 +112,11 @@ def table(rows: Iterable[tuple[str, str]]) -> list[str]:
 def batch_text(spec: Spec) -> str:
     """What comes from the host in a step, and what the network sees."""
     b, s = spec.batch_size, spec.views.size
-    arrays = spec.data.augment_on == "device" and (spec.data.source in ("digits", "idx", "npz") or spec.data.in_memory)
     if spec.data.on_device:
         host = f"index int32[{b}]; images and labels stand on the devices, and both crops are cut there"
     elif spec.views.function is not None:
         host = f"view1, view2: as views.function gives them, label int32[{b}]"
-    elif arrays:
+    elif objects.crops_on_device(spec):
         host = f"image uint8[{b}, H, W, 3] as stored; both crops are cut on the device, label int32[{b}]"
     else:
         host = f"view1, view2 uint8[{b}, {s}, {s}, 3], label int32[{b}]"

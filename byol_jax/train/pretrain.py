@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import optax
 from jax.sharding import Mesh
 
@@ -17,7 +16,6 @@ from byol_jax.data.pipeline import index_batches, train_batches
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.method.network import Byol
 from byol_jax.method.state import ByolState
-from byol_jax.method.step import make_train_step
 from byol_jax.method.target import ema_decay
 from byol_jax.train import resident, start
 from byol_jax.train.hooks import CollapseMonitor, Hook
@@ -111,14 +109,14 @@ def pretrain(
     recipe, augment = start.augmentation(views, eval_views, augment_on)
     tx, schedules = start.optimization(optimizer, learning_rate, steps, batch_size, len(data))
     ema = tau if callable(tau) else ema_decay(tau, steps)
-    init_key, step_key = jax.random.split(jax.random.key(seed))
-    step = make_train_step(method, tx, ema=ema, augment=augment, key=step_key, mesh=mesh, accumulate=accumulate, log=schedules)
+    held = resident.hold(data, views, augment_on, mesh) if data_on_device else None
+    made_of: dict[str, Any] = {"ema": ema, "augment": augment, "seed": seed, "mesh": mesh, "accumulate": accumulate, "log": schedules}
+    init_key, jitted = start.training_step(method, tx, held=held, **made_of)
     facts, folder = start.facts(seed, batch_size, steps, data, note), None if workdir is None else run_folder(workdir)
     every = start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size)
     known = data if monitor_data is None else monitor_data
     look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, every_steps=every, steps=steps)
     checkpoints = start.open_checkpoints(folder, every_steps=checkpoint_every, keep=keep, known=facts)
-    held = resident.hold(data, views, augment_on, mesh) if data_on_device else None
     from_host = functools.partial(train_batches, data, views, augment_on=augment_on, max_bad_share=max_bad_share)
     made = functools.partial(functools.partial(index_batches, data) if held else from_host, batch_size=batch_size, seed=seed)
     before = start.metrics_so_far(folder)
@@ -126,7 +124,6 @@ def pretrain(
         shapes = resident.seen(held, stream.shapes(batch_size))
         state = start.begin(method, tx, init_key, stream, shapes, augment, mesh, checkpoints)
         observers = [CollapseMonitor(), *make_writers(writers, workdir=folder, start_step=stream.start, steps=steps, run=facts)]
-        jitted = resident.compiled(step, held, mesh)
         settings: dict[str, Any] = {"start_step": stream.start, "steps": steps, "mesh": mesh, "log_every": log_every}
         hooks = [*look, *observers]
         fitted = fit(state, jitted, stream, hooks=hooks, checkpoints=checkpoints, batch_size=batch_size, **settings)

@@ -21,8 +21,9 @@ from byol_jax.method.network import Byol
 from byol_jax.method.optimizer import lars
 from byol_jax.method.schedules import warmup_cosine
 from byol_jax.method.state import ByolState
-from byol_jax.method.step import init
+from byol_jax.method.step import init, make_train_step
 from byol_jax.train.loop import Fitted
+from byol_jax.train.resident import Resident, compiled
 from byol_jax.views import Views
 
 _LOG = logging.getLogger("byol_jax.train")
@@ -131,6 +132,32 @@ class Stream:
         self.close()
 
 
+def training_step(
+    method: Byol,
+    tx: optax.GradientTransformation,
+    *,
+    ema: optax.Schedule,
+    augment: Callable[..., Any],
+    seed: int,
+    mesh: Mesh,
+    accumulate: int,
+    log: Mapping[str, optax.Schedule],
+    held: Resident | None = None,
+) -> tuple[jax.Array, Any]:
+    """(the key that a fresh state is made from, the jitted step that a run takes: ``(state, batch) -> (state, metrics)``).
+
+    ``held``: the data, where it lives on the devices; a batch is then as ``resident.compiled`` says.
+    """
+    init_key, step_key = jax.random.split(jax.random.key(seed))
+    step = make_train_step(method, tx, ema=ema, augment=augment, key=step_key, mesh=mesh, accumulate=accumulate, log=log)
+    return init_key, compiled(step, held, mesh)
+
+
+def placed(shapes: Any, sharding: jax.sharding.Sharding) -> Any:
+    """The same shapes and dtypes, said to lie on devices."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
 def begin(
     method: Byol,
     tx: optax.GradientTransformation,
@@ -145,9 +172,7 @@ def begin(
     make = functools.partial(init, method, tx, batch=batch, augment=augment, mesh=mesh)
     if checkpoints is None or checkpoints.latest_step() is None:
         return make(key)
-    shapes = jax.eval_shape(make, key)
-    sharding = parallel.replicated(mesh)
-    state = checkpoints.restore(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes))
+    state = checkpoints.restore(placed(jax.eval_shape(make, key), parallel.replicated(mesh)))
     stream.restart(int(state.step))
     return state
 

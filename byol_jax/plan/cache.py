@@ -1,0 +1,74 @@
+"""What was compiled once is not compiled again: one JSON file a plan, under a digest of everything that shapes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from byol_jax.config import Spec, digest
+from byol_jax.config.rules import is_own
+from byol_jax.plan.compile import Compiled, versions
+from byol_jax.plan.inputs import Inputs
+from byol_jax.plan.topology import Topology
+
+FOLDER = "~/.cache/byol_jax/plan"
+PACKAGE = Path(__file__).parents[1]
+SHAPING = ("method", "models", "augment", "views.py", "parallel.py", "train/start.py", "build/objects.py", "plan/compile.py", "plan/hlo.py")
+
+
+def key(spec: Spec, topology: Topology, inputs: Inputs) -> dict[str, Any]:
+    """Everything that the result of ``compile_step`` depends on; plain values."""
+    batch = {name: [list(row), str(dtype)] for name, (row, dtype) in inputs.batch.items()}
+    return {
+        "config": digest(spec),
+        "topology": topology.name,
+        "chip": topology.chip.name,
+        "classes": inputs.classes,
+        "examples": inputs.examples,
+        "batch": batch,
+        "versions": versions(topology),
+        "source": source_digest(),
+    }
+
+
+def source_digest() -> str:
+    """Of the package's code that a step is made by."""
+    total = hashlib.sha256()
+    for part in SHAPING:
+        path = PACKAGE / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            total.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    return total.hexdigest()[:12]
+
+
+def place(folder: str | os.PathLike[str], spec: Spec, known: dict[str, Any]) -> Path | None:
+    """The file of a plan; None for a network, loss or views of the user's own, whose code no digest here sees."""
+    if any(name and is_own(name) for name in (spec.encoder.name, spec.method.loss, spec.views.function)):
+        return None
+    name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(folder).expanduser() / f"{name}.json"
+
+
+def load(file: Path | None) -> Compiled | None:
+    """What was compiled before; None if nothing was, or the file is no such thing any more."""
+    if file is None or not file.is_file():
+        return None
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))["compiled"]
+        return Compiled(**kept | {"strangers": tuple(kept["strangers"])})
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def save(file: Path | None, known: dict[str, Any], compiled: Compiled) -> None:
+    """Whole or not at all."""
+    if file is None:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps({**known, "compiled": dataclasses.asdict(compiled)}) + "\n", encoding="utf-8")
+    partial.replace(file)

@@ -1,0 +1,165 @@
+"""The step that a run would take, compiled for devices that need not be there."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from byol_jax import parallel
+from byol_jax.build import objects
+from byol_jax.config import Spec
+from byol_jax.method import ByolState, init
+from byol_jax.plan import hlo
+from byol_jax.plan.inputs import Inputs
+from byol_jax.plan.topology import Topology
+from byol_jax.train import start
+
+ALLOWED = "all-reduce"
+UPDATE_PASSES = 5  # of optimizer and target over all they hold, reads and writes; generous, so that the rest comes out low
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of one step, on each device; plain values, so that it can be kept as JSON. Sizes are bytes.
+
+    Attributes:
+      arguments: the state and this device's rows; outputs: the new state and metrics, of which ``aliased`` lie where arguments lay.
+      temporaries: what a step needs beside them; code: the program itself.
+      overflow: the compiler's words, if it found no way to fit the program into the chip's memory; then all sizes and costs are 0.
+      flops, moved: operations, and bytes between memory and cores, by the compiler's own count; of a loop over micro-batches it counts
+        one turn, so all but the optimizer's part (for bytes: ``UPDATE_PASSES`` over the arguments; its operations are a thousandth) is
+        taken as often as the loop turns.
+      collectives: kind -> [how many in a step, bytes of their results].
+      strangers: collectives that are no all-reduce: kind, bytes, and the part of the model.
+      gradients, statistics: what must be reduced: gradients once, batch statistics of both views in each pass.
+    """
+
+    devices: int
+    hosts: int
+    rows: int
+    arguments: int = 0
+    outputs: int = 0
+    aliased: int = 0
+    temporaries: int = 0
+    code: int = 0
+    overflow: str | None = None
+    flops: float = 0.0
+    moved: float = 0.0
+    collectives: dict[str, list[int]] | None = None
+    strangers: tuple[str, ...] = ()
+    gradients: int = 0
+    statistics: int = 0
+    seconds: float = 0.0
+
+    @property
+    def peak(self) -> int:
+        """The most that is held at once: everything, but outputs that lie where arguments lay only once."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
+
+    def faults(self) -> list[str]:
+        """What the collectives say against the step: anything but all-reduces, or all-reduces of more, or less, than there is to reduce."""
+        if self.overflow or self.devices == 1:
+            return []
+        found = [f"{stranger}: only gradients, batch statistics and metrics may cross chips" for stranger in self.strangers]
+        reduced, wanted = (self.collectives or {}).get(ALLOWED, [0, 0])[1], self.gradients + self.statistics
+        if reduced < self.gradients:
+            found.append(f"all-reduces of {reduced:,} bytes are fewer than the gradients' {self.gradients:,}: some are not averaged")
+        if reduced > 1.01 * wanted + 2**16:
+            found.append(
+                f"all-reduces of {reduced:,} bytes, where gradients and batch statistics have {wanted:,}: something else is reduced"
+            )
+        return found
+
+
+def compile_step(spec: Spec, topology: Topology, inputs: Inputs) -> Compiled:
+    """Compiles the very step that ``byol_jax.train.pretrain`` jits, for all devices of the topology.
+
+    Raises:
+      ValueError: the devices cannot share the batch, or the model cannot be built.
+    """
+    mesh = parallel.data_mesh(topology.devices)
+    parallel.check_batch(spec.batch_size, mesh, spec.optimizer.accumulate)
+    began = time.perf_counter()
+    state, lowered = lower(spec, mesh, inputs)
+    known: dict[str, Any] = {
+        "devices": mesh.size,
+        "hosts": topology.hosts,
+        "rows": spec.batch_size // mesh.size,
+        "gradients": size_of(state.trained),
+        "statistics": _statistics(spec, state),
+    }
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Compiled(**known, overflow=str(error), seconds=time.perf_counter() - began)
+    loop = 1 if topology.devices[0].platform == "cpu" else spec.optimizer.accumulate  # the step unrolls it on a CPU
+    return Compiled(**known, **read(compiled, loop), seconds=time.perf_counter() - began)
+
+
+def lower(spec: Spec, mesh: Mesh, inputs: Inputs) -> tuple[ByolState, Any]:
+    """(shapes of the state, the lowered step)."""
+    schedule = objects.learning_rate(spec, inputs.examples)
+    method, tx = objects.byol(spec, inputs.classes), objects.optimizer(spec, schedule)
+    _, augment = start.augmentation(objects.training_views(spec), None, spec.data.augment_on)
+    key, step = start.training_step(
+        method,
+        tx,
+        ema=objects.tau(spec, inputs.examples),
+        augment=augment,
+        seed=spec.seed,
+        mesh=mesh,
+        accumulate=spec.optimizer.accumulate,
+        log={"learning_rate": schedule},
+    )
+    batch = {name: jax.ShapeDtypeStruct((spec.batch_size, *row), dtype) for name, (row, dtype) in inputs.batch.items()}
+    shapes = jax.eval_shape(functools.partial(init, method, tx, batch=batch, augment=augment, mesh=mesh), key)
+    state = start.placed(shapes, parallel.replicated(mesh))
+    return state, step.lower(state, start.placed(batch, parallel.split(mesh)))
+
+
+def read(compiled: Any, loop: int) -> dict[str, Any]:
+    """Sizes, costs and collectives of a ``jax.stages.Compiled``, as fields of ``Compiled``.
+
+    Args:
+      loop: micro-batches of the loop in the program, whose body the compiler's costs count once; 1: there is none.
+    """
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    found = hlo.collectives(compiled.as_text(), loop)
+    moved_outside = min(UPDATE_PASSES * memory.argument_size_in_bytes, cost["bytes accessed"])
+    return {
+        "arguments": memory.argument_size_in_bytes,
+        "outputs": memory.output_size_in_bytes,
+        "aliased": memory.alias_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "code": memory.generated_code_size_in_bytes,
+        "flops": float(cost["flops"]) * loop,
+        "moved": float(cost["bytes accessed"] - moved_outside) * loop + moved_outside,
+        "collectives": {kind: list(total) for kind, total in hlo.totals(found).items()},
+        "strangers": tuple(f"{one.kind} of {one.times} x {one.bytes:,} bytes in {one.name}" for one in found if one.kind != ALLOWED),
+    }
+
+
+def size_of(tree: Any) -> int:
+    """Bytes of all leaves."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _statistics(spec: Spec, state: ByolState) -> int:
+    """Mean and mean square of both views: on the way through each network, and on the way back through the online one."""
+    target = state.target["batch_stats"] if state.target else {}
+    return 2 * (2 * size_of(state.online["batch_stats"]) + size_of(target)) * spec.optimizer.accumulate
+
+
+def versions(topology: Topology) -> dict[str, str]:
+    """Of what compiles."""
+    names = ["jax", "jaxlib", *([] if topology.attached else ["libtpu"])]
+    return {name: importlib.metadata.version(name) for name in names}

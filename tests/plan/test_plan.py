@@ -1,0 +1,183 @@
+"""The verb on eight fake devices: what it compiles is what pretraining jits, and only sums cross the devices."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from byol_jax import build, cli, config, parallel, plan
+from byol_jax.plan import cache, hlo, topology
+from byol_jax.plan.compile import compile_step, lower, size_of
+from byol_jax.plan.inputs import look
+from byol_jax.train import pretrain as pretraining
+
+SHAPED = {"view1": ((16, 16, 3), np.dtype(np.uint8)), "view2": ((16, 16, 3), np.dtype(np.uint8)), "label": ((), np.dtype(np.int32))}
+CONFIG = """
+from byol_jax import config as cfg
+
+
+def get_config(variant=None):
+    config = cfg.default()
+    config.batch_size, config.epochs = 16, 2
+    config.views.update(preset="gray", size=8)
+    config.encoder.update(name="resnet", block="basic", stages=(1,), channels=(8,), stem="small")
+    for head in (config.method.projector, config.method.predictor):
+        head.update(hidden=16, out=8)
+    config.optimizer.update(name="adamw", learning_rate=1e-3, warmup_epochs=1)
+    config.evaluation.update(every_epochs=0)
+    return config
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.py"
+    path.write_text(CONFIG)
+    jax.devices()
+    return str(path)
+
+
+def run(*argv: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
+    """(config file, cache, page) of a plan that has been made once."""
+    jax.devices()  # JAX has started: a plan takes the eight devices that are there
+    config_file, kept = tmp_path_factory.mktemp("plan") / "tiny.py", tmp_path_factory.mktemp("cache")
+    config_file.write_text(CONFIG)
+    page, faults = plan.plan(config.load(str(config_file), []), "cpu:8", cache=kept)
+    assert faults == []
+    return str(config_file), str(kept), page
+
+
+def test_only_gradients_statistics_and_metrics_cross_devices(planned: tuple[str, str, str]) -> None:
+    spec = config.load(planned[0], [])
+    found = cache.load(next(Path(planned[1]).iterdir()))
+    assert found is not None
+    assert list(found.collectives or {}) == ["all-reduce"]
+    assert (found.devices, found.hosts, found.rows) == (8, 1, 2)
+    shapes, _ = lower(spec, parallel.data_mesh(), look(spec))
+    assert found.gradients == size_of({"online": shapes.online["params"], "probe": shapes.probe})
+    assert found.statistics == 2 * 3 * size_of(shapes.online["batch_stats"])
+    count, size = (found.collectives or {})["all-reduce"]
+    assert found.gradients + found.statistics < size < found.gradients + found.statistics + 4096
+    assert count > 3
+    assert found.flops > 0
+    assert found.arguments > size_of(shapes)
+    assert found.temporaries > 0
+
+
+def test_a_gather_is_a_fault_with_a_name_and_micro_batches_gather_each(planned: tuple[str, str, str]) -> None:
+    # negatives come from the whole micro-batch: 2 views of 8 projections of 8 numbers, in each of 2 micro-batches
+    spec = config.load(planned[0], [("method.beta", "0.5"), ("optimizer.accumulate", "2")])
+    found = compile_step(spec, topology.find("cpu:8"), look(spec))
+    collectives = found.collectives or {}
+    assert collectives["all-gather"] == [2, 2 * 2 * 8 * 8 * 4]
+    assert sum(fault.startswith("all-gather of 1 x 512 bytes in jit(step)") for fault in found.faults()) == 2
+    shapes, _ = lower(spec, parallel.data_mesh(), look(spec))
+    assert found.statistics == 2 * 2 * 3 * size_of(shapes.online["batch_stats"])
+    assert found.gradients + found.statistics < collectives["all-reduce"][1] < found.gradients + found.statistics + 8192
+
+
+def test_what_is_compiled_is_what_pretraining_jits(tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec, texts = config.load(tiny, []), []
+
+    class Stop(Exception):
+        pass
+
+    def fit(state: Any, step: Any, stream: Any, *, mesh: Any, **_: Any) -> None:
+        texts.append(step.lower(state, parallel.to_global(next(stream), mesh)).as_text())
+        raise Stop
+
+    monkeypatch.setitem(pretraining.__globals__, "fit", fit)
+    with pytest.raises(Stop):
+        build.pretrain(spec, tmp_path / "run")
+    assert texts == [lower(spec, parallel.data_mesh(), look(spec))[1].as_text()]
+
+
+def test_the_verb_and_its_cache(planned: tuple[str, str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file_of_config, kept_before, first = planned
+    shutil.copytree(kept_before, tmp_path / "cache")
+    argv = ("plan", "--config", file_of_config, "--topology", "cpu:8", "--cache", str(tmp_path / "cache"))
+    assert "cpu:8: 8 x CPU, 1 host of 8" in first
+    assert "16: 2 a chip" in first
+    assert "  all-reduce  " in first
+    assert "179 steps (2 epochs of 1,438 images)" in first
+    (file,) = (tmp_path / "cache").iterdir()
+    kept = json.loads(file.read_text())
+    assert kept["versions"] == {name: __import__(name).__version__ for name in ("jax", "jaxlib")}
+
+    def no_compiler(*_: object) -> None:
+        raise AssertionError("compiled again")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "compile_step", no_compiler)
+        assert run(*argv) == 0
+        second = capsys.readouterr().out
+        assert f"from the cache: {file}" in second
+        assert [line for line in first.splitlines() if "compiled in" not in line] == [
+            line for line in second.splitlines() if "from the cache" not in line
+        ]
+        with pytest.raises(AssertionError, match="compiled again"):
+            cli.main([*argv, "--config.encoder.channels=16"])
+
+    kept["compiled"]["strangers"] = ["all-gather of 1 x 64 bytes in loss"]
+    file.write_text(json.dumps(kept))
+    assert run(*argv) == 1
+    out, err = capsys.readouterr()
+    assert "This step is not as it should be\n  - all-gather of 1 x 64 bytes in loss" in out
+    assert err.startswith("byol-jax plan: all-gather of 1 x 64 bytes in loss: only gradients")
+    file.write_text("half a fi")
+    assert cache.load(file) is None
+
+
+def test_mistakes_are_told_before_anything_is_compiled(tiny: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    common = ("plan", "--config", tiny, "--cache", str(tmp_path / "cache"), "--topology")
+    assert run(*common, "cpu:8", "--config.batch_size=12") == 2
+    assert "nearest: 8 or 16" in capsys.readouterr().err
+    assert run(*common, "v5f:2x2") == 2
+    assert "--topology v5f:2x2: must be one of v4, v5e" in capsys.readouterr().err
+    nowhere = ("--config.data.source=tfds", "--config.data.name=imagenet2012", f"--config.data.path={tmp_path}")
+    assert run(*common, "cpu:8", *nowhere) == 2
+    assert "data.name = 'imagenet2012': not prepared on this machine; give --examples N and --classes N instead" in capsys.readouterr().err
+    assert run(*common, "cpu:8", *nowhere, "--examples", "9", "--config.method.probe=False", "--config.data.in_memory=True") == 2
+    assert "the shape of a batch comes from it: plan where it is" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_the_step_is_fed(tiny: str, tmp_path: Path) -> None:
+    here = look(config.load(tiny, []))
+    assert (here.examples, here.classes) == (1438, 10)
+    assert here.batch == {"image": ((8, 8, 3), np.dtype(np.uint8)), "label": ((), np.dtype(np.int32))}
+    absent = [("data.source", "tfds"), ("data.name", "imagenet2012"), ("data.path", str(tmp_path)), ("views.size", "16")]
+    told = look(config.load(tiny, absent), examples=1000, classes=7)
+    assert (told.examples, told.classes, told.batch) == (1000, 7, SHAPED)
+    assert look(config.load(tiny, [*absent, ("method.probe", "False")]), examples=1000).classes == 0
+
+
+def test_a_network_of_ones_own_is_not_kept(tiny: str, tmp_path: Path) -> None:
+    assert cache.place(tmp_path, config.load(tiny, []), {"a": 1}) == cache.place(tmp_path, config.load(tiny, []), {"a": 1})
+    assert cache.place(tmp_path, config.load(tiny, []), {"a": 1}) != cache.place(tmp_path, config.load(tiny, []), {"a": 2})
+    assert cache.place(tmp_path, config.load(tiny, [("method.loss", "my.losses:loss")]), {}) is None
+
+
+def test_the_text_of_a_program_of_this_compiler_is_read() -> None:
+    mesh = parallel.data_mesh(jax.devices())
+
+    def mixed(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.lax.psum(x, "data"), jax.lax.all_gather(x, "data")
+
+    spec = jax.sharding.PartitionSpec
+    step = jax.jit(jax.shard_map(mixed, mesh=mesh, in_specs=spec("data"), out_specs=spec(), check_vma=False))
+    text = step.lower(jax.ShapeDtypeStruct((8, 5), np.float32)).compile().as_text()
+    assert hlo.totals(hlo.collectives(text)) == {"all-reduce": (1, 20), "all-gather": (1, 160)}
