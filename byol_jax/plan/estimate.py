@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from byol_jax.config import Spec
+from byol_jax.plan.chips import Chip
 from byol_jax.plan.compile import Compiled
-from byol_jax.plan.topology import Chip
 
 TIGHT = 0.9  # of the memory: above it, little is left for the runtime and for what evaluation needs beside the run's state
 

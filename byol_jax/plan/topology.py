@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 import math
@@ -16,36 +17,8 @@ from jax.experimental import topologies
 
 from byol_jax.config import ConfigError
 from byol_jax.config.check import nearest
+from byol_jax.plan.chips import TPUS, Chip, known
 
-
-@dataclass(frozen=True)
-class Chip:
-    """What a chip offers a program. A number that is not known is None, and nothing is concluded from it.
-
-    Attributes:
-      memory: bytes of HBM; flops: bfloat16 operations a second at most; bandwidth: bytes a second between HBM and the cores, at most.
-      source: where the three stand.
-    """
-
-    name: str
-    memory: float | None
-    flops: float | None
-    bandwidth: float | None
-    source: str
-
-
-GIB = 2**30
-TPUS = {
-    "v4": Chip("TPU v4", 32 * GIB, 275e12, 1200e9, "https://cloud.google.com/tpu/docs/v4"),
-    "v5e": Chip("TPU v5e", 16 * GIB, 197e12, 819e9, "https://cloud.google.com/tpu/docs/v5e"),
-    "v5p": Chip("TPU v5p", 95 * GIB, 459e12, 2765e9, "https://cloud.google.com/tpu/docs/v5p"),
-    "v6e": Chip("TPU v6e", 32 * GIB, 918e12, 1640e9, "https://cloud.google.com/tpu/docs/v6e"),
-}
-GPUS = {  # by a part of jax's device_kind; of each name the fastest board, so that times stay lower bounds; dense, not sparse
-    "A100": Chip("A100", None, 312e12, 2039e9, "https://www.nvidia.com/en-us/data-center/a100/ (80 GB, SXM)"),
-    "H100": Chip("H100", None, 989e12, 3350e9, "https://www.nvidia.com/en-us/data-center/h100/ (SXM)"),
-    "H200": Chip("H200", None, 989e12, 4800e9, "https://www.nvidia.com/en-us/data-center/h200/"),
-}
 FLAT = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))  # the slices of v5e and v6e
 SMALL_CUBES = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))  # of v4 and v5p; from 4x4x4 on every side is a multiple of 4
 LARGEST_CUBE = {"v4": (12, 16, 16), "v5p": (16, 16, 24)}
@@ -92,14 +65,14 @@ def _slice(name: str, kind: str, sides: str) -> tuple[int, ...]:
     shape = tuple(map(int, sides.split("x")))
     if shape in shapes:
         return shape
-    near = min(shapes, key=lambda known: _distance(known, shape))
+    near = min(shapes, key=lambda offer: _distance(offer, shape))
     rule = "slices are " + ", ".join(map(_text, shapes)) if kind not in LARGEST_CUBE else _rule(kind)
     raise ConfigError([f"--topology {name}: {kind} has no such slice: {rule} (did you mean {f'{kind}:{_text(near)}'!r}?)"])
 
 
-def _distance(known: tuple[int, ...], asked: tuple[int, ...]) -> tuple[bool, float, int]:
+def _distance(offer: tuple[int, ...], asked: tuple[int, ...]) -> tuple[bool, float, int]:
     """The same sides in another order are nearest, then about as many chips, of these the most compact."""
-    return sorted(known) != sorted(asked), abs(math.log(math.prod(known) / math.prod(asked))), sum(known)
+    return sorted(offer) != sorted(asked), abs(math.log(math.prod(offer) / math.prod(asked))), sum(offer)
 
 
 def offered(kind: str) -> tuple[tuple[int, ...], ...]:
@@ -154,10 +127,8 @@ def _attached(name: str, platform: str, count: int | None) -> tuple[Any, ...]:
 def _gpu(device: Any) -> Chip:
     """The card's own memory limit; its speeds if it is a known one."""
     memory = (device.memory_stats() or {}).get("bytes_limit")
-    for part, known in GPUS.items():
-        if part in device.device_kind:
-            return Chip(device.device_kind, memory, known.flops, known.bandwidth, known.source)
-    return Chip(device.device_kind, memory, None, None, "its speeds are not known here")
+    chip = known(device.device_kind) or Chip(device.device_kind, None, None, None, "its speeds are not known here")
+    return dataclasses.replace(chip, name=device.device_kind, memory=memory)
 
 
 def _tpus(name: str, kind: str, shape: tuple[int, ...]) -> tuple[Any, ...]:

@@ -6,8 +6,8 @@ import pytest
 
 from byol_jax import config
 from byol_jax.plan import estimate
+from byol_jax.plan.chips import Chip
 from byol_jax.plan.compile import Compiled
-from byol_jax.plan.topology import Chip
 
 CHIP = Chip("test", memory=1000, flops=100, bandwidth=10, source="this test")
 SPEC = config.resolve({"steps": 100, "batch_size": 64})
