@@ -21,8 +21,7 @@ LAYERS = [
     {"checkpoint", "convert", "evaluate", "report"},
     {"train"},
     {"config", "build", "bench", "plan"},
-    {"flags"},
-    {"cli", "__main__"},
+    {"flags", "cli", "__main__"},
 ]
 NEIGHBOURS_MEET = (2, 4, 5)
 LAYER_OF = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
