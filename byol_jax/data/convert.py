@@ -5,6 +5,8 @@ arrays become PNG, which loses nothing; other features of a TFDS data set are le
 a bad one is copied as it is, and one that cannot even be read becomes an empty record, so that position i stays position i and training
 skips and counts both where it would have on the source. What the order of training is made of, (seed, epoch, position), is unchanged:
 training sees the same batches as before, except where the source was a stream (TFRecord), whose weaker shuffle this replaces by a full one.
+
+2,000 JPEGs of 114 kB from a warm disk cache took 1.8 s (1,100 images/s, 127 MB/s) on two cores of a busy machine, and verifying them 0.3 s.
 """
 
 from __future__ import annotations
