@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from byol_jax import config as cfg
+from byol_jax.flags import evaluations
 
 EPILOG = """any key of the configuration can be set: --config.optimizer.learning_rate=0.3 --config.views.view1.crop_area=0.2,1
 (`byol-jax show` lists the keys; on a run of a working directory such flags change what that run was configured with)
@@ -64,9 +65,9 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="byol-jax", description="Bootstrap Your Own Latent in JAX.", allow_abbrev=False)
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    def verb(name: str, run: object, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    def verb(name: str, run: object, text: str, *parents: argparse.ArgumentParser, under: Any = verbs) -> argparse.ArgumentParser:
         options = {"help": text, "description": f"{text[0].upper()}{text[1:]}.", "epilog": EPILOG, "allow_abbrev": False}
-        added = verbs.add_parser(
+        added = under.add_parser(
             name,
             parents=[shared, *parents],
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -83,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     _config(
         verb("pretrain", pretrain, "pretrain, or go on with the run that stands in the folder (then --config may be left out)", workdir)
     )
-    _evaluations(verb("evaluate", evaluate, "evaluate the encoder of a run", workdir, step))
+    evaluations(verb("evaluate", evaluate, "evaluate the encoder of a run", workdir, step))
     converted = verb("convert", convert, "make a run from a checkpoint of another code; nothing in the file is executed")
     converted.add_argument("--from", dest="source", choices=("deepmind", "torch"), required=True, help="the code that wrote it")
     text = "deepmind: pretrain.pkl or linear-eval.pkl of the official BYOL code; torch: a ResNet's .safetensors or .pth"
@@ -102,6 +103,17 @@ def parser() -> argparse.ArgumentParser:
     embedded.add_argument("--input", required=True, metavar="WHAT", help="a folder of images, FILE.npz[:SPLIT] or tfds:NAME[:SPLIT]")
     embedded.add_argument("--output", required=True, metavar="FILE", help="ends in .npz or .parquet")
     embedded.add_argument("--batch-size", type=int, default=256, metavar="N", help="images a process sends to its devices at a time (256)")
+    actions = verb("data", None, "write data as shards for random access, or check them").add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
+    text = "write all splits a configuration names as ArrayRecord shards; goes on where it was stopped"
+    recorded = verb("convert", convert_data, text, under=actions)
+    _config(recorded, required=True)
+    recorded.add_argument("--output", required=True, metavar="DIR", help="folder of the data set; its last part becomes data.name")
+    recorded.add_argument("--split", metavar="NAME", help="this one alone")
+    recorded.add_argument("--shards", type=int, metavar="N", help="of each split; one of every 2048 examples if not given")
+    text = "read converted shards again and compare them with their checksums"
+    verb("verify", verify_data, text, under=actions).add_argument("folder", metavar="DIR", help="what was the --output")
     swept = verb("sweep", sweep, "run every point of a sweep, or a search by Optuna; go on where it stopped, and write its page", workdir)
     text = "such as experiments/paper/tau/sweep.py:small or experiments/search_digits/search.py"
     swept.add_argument("study", metavar="FILE.py[:SCALE]", help=text)
@@ -125,73 +137,12 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-KINDS = {
-    "knn": "weighted k-NN",
-    "linear": "L-BFGS and SGD on features computed once",
-    "linear_paper": "the paper's SGD from cropped and flipped images",
-    "collapse": "spread and rank",
-    "fewlabels": "against raw pixels and the untrained network",
-    "semisup": "the whole network fine-tuned on a hundredth and a tenth of the labels",
-    "transfer": "linear classifiers on the paper's twelve other data sets",
-    "transfer_finetune": "the whole network fine-tuned on each of them",
-}
-
-
 BENCHES = {
     "step": "a training step, its parts, FLOPs and memory",
     "input": "batches of two views from disk or memory",
     "augment": "the device's part of the views",
     "eval": "the frozen encoder",
 }
-
-
-def _evaluations(added: argparse.ArgumentParser) -> None:
-    """The kinds of evaluation, and the flags that some of them take: absent ones are not passed on, so defaults stand with the kind."""
-    added.add_argument("kind", choices=KINDS, help="; ".join(f"{name}: {text}" for name, text in KINDS.items()))
-    flags = added.add_argument_group("options of some kinds", argument_default=argparse.SUPPRESS)
-    flags.add_argument(
-        "--epochs", type=_numbers(int), help="linear_paper: passes over the training set (80); semisup: to choose among (30,50)"
-    )
-    flags.add_argument("--batch-size", type=int, help="linear_paper, semisup: 1024; transfer_finetune: 256")
-    flags.add_argument(
-        "--held-out", type=float, metavar="SHARE", help="of the training set, to choose by (0.01; of fewer than 100,000: 0.1)"
-    )
-    flags.add_argument("--regularised", action="store_true", help="linear_paper: bounded and penalised logits (Table 7)")
-    flags.add_argument("--photometric", action="store_true", help="linear_paper: on the augmentations of pretraining (Table 7)")
-    flags.add_argument("--share", type=_numbers(float), help="semisup: of the labels (0.01,0.1)")
-    flags.add_argument(
-        "--rates",
-        type=_numbers(float),
-        help="semisup: learning rates to choose among (0.01,0.02,0.05,0.1,0.005); transfer_finetune: 7, 1e-4 to 0.1",
-    )
-    flags.add_argument(
-        "--decays", type=_numbers(float), help="transfer_finetune: weight decays (0 and 7, 1e-6 to 1e-3), divided by the rate"
-    )
-    flags.add_argument("--penalties", type=_numbers(float), help="transfer: L2 penalties to choose among (45, 1e-6 to 1e5)")
-    flags.add_argument("--steps", type=int, help="transfer_finetune: of each training (20000)")
-    flags.add_argument("--labels", type=_numbers(int, "all"), help="fewlabels: labels a class, such as 1,2,5,10,20,all (1,10,all)")
-    flags.add_argument("--draws", type=int, help="fewlabels: how many times the labels are drawn (3)")
-    flags.add_argument("--tasks", type=_names, help="both transfers: some of the twelve, such as cifar10,dtd")
-    flags.add_argument(
-        "--data-dir", metavar="DIR", help="both transfers: where prepared data stands ($TFDS_DATA_DIR, ~/tensorflow_datasets)"
-    )
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
-
-
-def _numbers(kind: type[int] | type[float], word: str | None = None) -> Callable[[str], tuple[float, ...]]:
-    """Reads one number or several, ``1,2,5``; where ``word`` is given, it may be written for 0."""
-
-    def numbers(text: str) -> tuple[float, ...]:
-        try:
-            return tuple(kind(0) if part == word else kind(part) for part in text.split(","))
-        except ValueError:
-            what = "whole numbers, such as 1,2,5" if kind is int else "numbers, such as 0.01,0.1"
-            raise argparse.ArgumentTypeError(f"{text!r}: must be {what}{f' or {word}' if word else ''}") from None
-
-    return numbers
 
 
 def _config(group: argparse._ActionsContainer, **options: bool) -> None:
@@ -264,6 +215,23 @@ def embed(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     path = build.embed(args.workdir, spec, args.input, args.output, step=args.step, batch_size=args.batch_size)
     if parallel.is_main():
         print(f"written to {path}")
+
+
+def convert_data(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    spec = cfg.load(args.config, overrides)
+    from byol_jax import build
+
+    for line in build.convert_data(spec, args.output, split=args.split, shards=args.shards):
+        print(line)
+
+
+def verify_data(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    if overrides:
+        raise cfg.ConfigError([f"--config.{overrides[0][0]}: data verify takes no configuration"])
+    from byol_jax import build
+
+    for line in build.verify_data(args.folder):
+        print(line)
 
 
 def sweep(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -19,6 +19,7 @@ from byol_jax.build.objects import (
     training_views,
     warmup_steps,
 )
+from byol_jax.build.records import convert_data, verify_data
 from byol_jax.build.runs import claim, farewell, load_encoder, pretrain, read_spec, report
 from byol_jax.build.search import search
 from byol_jax.build.show import describe
@@ -31,6 +32,7 @@ __all__ = [
     "byol",
     "claim",
     "convert",
+    "convert_data",
     "describe",
     "embed",
     "encoder",
@@ -53,5 +55,6 @@ __all__ = [
     "test_source",
     "train_source",
     "training_views",
+    "verify_data",
     "warmup_steps",
 ]

@@ -121,6 +121,11 @@ class TfdsStream:
         in_order = self._split.read(range(len(self._split.files)), skip=0, at_once=1, window=self.window)
         return (self._split.example(record) for _, records in in_order for record in records)
 
+    def encoded_from(self, start: int) -> Iterator[Encoded]:
+        """The images' bytes and the labels from position ``start`` on, in order; what comes before is read, not parsed."""
+        in_order = self._split.read(range(len(self._split.files)), skip=start, at_once=1, window=self.window)
+        return (self._split.parse_record(record) for _, records in in_order for record in records)
+
     def names(self, key: str) -> list[str]:
         """The names of the classes of a feature that lists several."""
         return self._split.names(key)
