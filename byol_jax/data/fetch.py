@@ -1,4 +1,4 @@
-"""From an index to a decoded image: TensorFlow's JPEG decoder, replacement and counting of what cannot be decoded."""
+"""From an index to an image that decodes: TensorFlow's JPEG decoder, replacement and counting of what cannot be decoded."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from byol_jax.data.source import LOG, BadImage, EncodedSource, Source, check_exa
 from byol_jax.data.vision import tf
 
 Crop = Callable[[int, int], tuple[int, int, int, int]]
-Decoded = tuple[np.ndarray, int]
-Candidates = Iterator[tuple[int, Callable[[], Decoded]]]  # what may fill a slot, best first: (index, how to load it)
+Packed = tuple[bytes, tuple[int, int]]  # a JPEG that TensorFlow decodes and (0, 0), or pixels and their (height, width)
+Candidates = Iterator[tuple[int, Callable[[], tuple[Packed, int]]]]  # what may fill a slot, best first: (index, how to load it)
+_END_OF_JPEG = b"\xff\xd9"
 
 
 def decode(data: bytes, where: str, crop: Crop | None = None) -> np.ndarray:
@@ -43,6 +44,37 @@ def cut(image: np.ndarray, crop: Crop | None) -> np.ndarray:
     return np.ascontiguousarray(image[y : y + h, x : x + w])
 
 
+def pack(data: bytes, where: str, crop: Crop | None = None) -> Packed:
+    """An encoded image as ``vision.decoded`` takes it: as it is if that is certain to decode it, else decoded here. BadImage if it cannot be.
+
+    tf.data's graph cannot answer for one bad file of a batch, but decodes without Python and its lock.
+    """
+    if crop is None and _is_sound(data):
+        return data, (0, 0)
+    return _pixels(decode(data, where, crop))
+
+
+def _is_sound(data: bytes) -> bool:
+    """Whether TensorFlow is certain to decode all of it: one pixel of it decodes, so its headers are good, and its end is there.
+
+    What is wrong between the two costs colours, but never the image: the decoder warns and goes on to the end.
+    """
+    if not (images.is_jpeg(data) and data.endswith(_END_OF_JPEG)):
+        return False
+    try:
+        tf.raw_ops.DecodeAndCropJpeg(contents=data, crop_window=_ONE_PIXEL, channels=3)
+    except tf.errors.InvalidArgumentError:
+        return False
+    return True
+
+
+_ONE_PIXEL = tf.constant([0, 0, 1, 1])
+
+
+def _pixels(image: np.ndarray) -> Packed:
+    return image.tobytes(), (image.shape[0], image.shape[1])
+
+
 def neighbours(source: Source, crop: Crop | None = None) -> Callable[[int, int], Candidates]:
     """A function of (index, epoch): the example and, should it be bad, those after it in the source, all around."""
     n = len(source)
@@ -55,12 +87,12 @@ def neighbours(source: Source, crop: Crop | None = None) -> Callable[[int, int],
     return find
 
 
-def _load(source: Source, index: int, crop: Crop | None) -> Decoded:
+def _load(source: Source, index: int, crop: Crop | None) -> tuple[Packed, int]:
     if isinstance(source, EncodedSource):
         data, label = source.encoded(index)
-        return decode(data, source.describe(index), crop), label
+        return pack(data, source.describe(index), crop), label
     image, label = check_example(source[index], f"example {index}")
-    return cut(image, crop), label
+    return _pixels(cut(image, crop)), label
 
 
 class Census:
@@ -111,17 +143,20 @@ class Census:
 
 
 class Fetch:
-    """What tf.data's threads call: one slot's image. Keeps the first error, which tf.data would disguise."""
+    """What tf.data's threads call: the images of some slots. Keeps the first error, which tf.data would disguise."""
 
     def __init__(self, find: Callable[[int, int], Candidates], census: Census, *, replace: bool) -> None:
-        """``find(index, epoch)`` gives the slot's candidates. Without ``replace`` a bad file's slot is given up: index -1."""
+        """``find(index, epoch)`` gives a slot's candidates. Without ``replace`` a bad file's slot is given up: index -1."""
         self.find, self.census, self.replace = find, census, replace
         self.error: Exception | None = None
 
-    def __call__(self, index: np.ndarray, epoch: np.ndarray) -> tuple[np.ndarray, np.int32, np.int64]:
-        """(uint8 image, label, index) of one slot."""
+    def __call__(self, index: np.ndarray, epoch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of slots int64[b]: what ``vision.decoded`` takes (object[b] of bytes, int32[b, 2] sizes), labels int32[b], indices int64[b]."""
         with self.remembering():
-            return self._first_good(int(index), int(epoch))
+            slots = [self._first_good(*slot) for slot in zip(index.tolist(), epoch.tolist(), strict=True)]
+        packed, labels, indices = zip(*slots, strict=True)
+        data, sizes = zip(*packed, strict=True)
+        return np.array(data, object), np.array(sizes, np.int32), np.array(labels, np.int32), np.array(indices, np.int64)
 
     @contextlib.contextmanager
     def remembering(self) -> Iterator[None]:
@@ -132,16 +167,16 @@ class Fetch:
             self.error = self.error or error
             raise
 
-    def _first_good(self, index: int, epoch: int) -> tuple[np.ndarray, np.int32, np.int64]:
+    def _first_good(self, index: int, epoch: int) -> tuple[Packed, int, int]:
         for candidate, load in self.find(index, epoch):
             if not self.census.is_bad(candidate):
                 try:
-                    image, label = load()
+                    packed, label = load()
                 except BadImage as error:
                     self.census.bad(candidate, error)
                 else:
                     self.census.good(candidate)
-                    return image, np.int32(label), np.int64(index)
+                    return packed, label, index
             if not self.replace:
-                return np.zeros((1, 1, 3), np.uint8), np.int32(-1), np.int64(-1)
+                return (bytes(3), (1, 1)), -1, -1
         raise ValueError(f"no decodable image can take the place of example {index}; undecodable so far: {len(self.census.names)}")
