@@ -41,7 +41,7 @@ def train_batches(
     census = Census(n, max_bad_share)
     find: Callable[[int, int], Candidates]
     if isinstance(source, WindowedSource):
-        waiting = Waiting()
+        waiting = Waiting(fetch.Packer(n, None))
         find = waiting.take
         steps = _in_order(_epochs(source, seed, start_step * batch_size), n, batch_size, start_step * batch_size, rows, waiting)
     else:
@@ -74,7 +74,7 @@ def eval_batches(source: Source, views: Views, *, batch_size: int, shard: Shard,
 
     find: Callable[[int, int], Candidates]
     if isinstance(source, WindowedSource):
-        waiting = Waiting(crop)
+        waiting = Waiting(fetch.Packer(n, crop))
         find = waiting.take
         steps = _in_order(((0, window) for window in source.in_order()), n, batch_size, 0, rows, waiting)
     else:
@@ -91,8 +91,8 @@ def eval_batches(source: Source, views: Views, *, batch_size: int, shard: Shard,
 class Waiting:
     """Records that have been read from a stream and wait for a thread to decode them."""
 
-    def __init__(self, crop: fetch.Crop | None = None) -> None:
-        self.crop = crop
+    def __init__(self, pack: fetch.Packer) -> None:
+        self.pack = pack
         self._places: dict[tuple[int, int], tuple[Window, int]] = {}
 
     def put(self, epoch: int, window: Window, place: int) -> int:
@@ -106,12 +106,11 @@ class Waiting:
         window, place = self._places.pop((epoch, index))
         for offset in range(len(window.index)):
             at = (place + offset) % len(window.index)
-            yield int(window.index[at]), functools.partial(_load, window, at, self.crop)
+            yield int(window.index[at]), functools.partial(self._load, window, at)
 
-
-def _load(window: Window, place: int, crop: fetch.Crop | None) -> tuple[fetch.Packed, int]:
-    data, label = window.encoded(place)
-    return fetch.pack(data, window.describe(place), crop), label
+    def _load(self, window: Window, place: int) -> tuple[fetch.Packed, int]:
+        data, label = window.encoded(place)
+        return self.pack(int(window.index[place]), data, window.describe(place)), label
 
 
 def _epochs(source: WindowedSource, seed: int, position: int) -> Iterator[tuple[int, Window]]:
