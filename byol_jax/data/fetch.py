@@ -56,13 +56,13 @@ class Packer:
         """``n``: number of examples; a ``crop`` is cut here."""
         self.crop, self._sound = crop, np.zeros(n, bool)
 
-    def __call__(self, index: int, data: bytes, where: str) -> Packed:
-        """BadImage if it cannot be decoded."""
+    def __call__(self, index: int, data: bytes, name: Callable[[], str]) -> Packed:
+        """BadImage, with its name, if it cannot be decoded."""
         if self.crop is None and is_whole_jpeg(data):
             self._sound[index] = self._sound[index] or _begins_well(data)
             if self._sound[index]:
                 return data, (0, 0)
-        return pixels(decode(data, where, self.crop))
+        return pixels(decode(data, name(), self.crop))
 
 
 def is_whole_jpeg(data: bytes) -> bool:
@@ -103,7 +103,7 @@ def neighbours(source: Source, crop: Crop | None = None) -> Callable[[int, int],
 def _from_files(source: EncodedSource, pack: Packer) -> Callable[[int], tuple[Packed, int]]:
     def load(index: int) -> tuple[Packed, int]:
         data, label = source.encoded(index)
-        return pack(index, data, source.describe(index)), label
+        return pack(index, data, functools.partial(source.describe, index)), label
 
     return load
 

@@ -66,14 +66,14 @@ class Window:
     Attributes:
       start: position of the first in its epoch.
       index: int64[w], positions in the split.
-      encoded: place in the window -> (bytes of an encoded image, label).
-      describe: place in the window -> what to call the example in a message.
+      load: place in the window -> (bytes of an encoded image, label).
+      name: place in the window -> what to call the example in a message.
     """
 
     start: int
     index: np.ndarray
-    encoded: Callable[[int], Encoded]
-    describe: Callable[[int], str]
+    load: Callable[[int], Encoded]
+    name: Callable[[int], str] = str
 
 
 @runtime_checkable
@@ -260,5 +260,5 @@ def _load_all(source: TfdsSource | TfdsStream) -> ArraySource:
 def _all_of(source: TfdsStream) -> Iterator[dict[str, Any]]:
     for window in source.in_order():
         for place in range(len(window.index)):
-            data, label = window.encoded(place)
-            yield {"image": _decode(data, window.describe(place)), "label": label}
+            data, label = window.load(place)
+            yield {"image": _decode(data, window.name(place)), "label": label}

@@ -20,7 +20,7 @@ from byol_jax.data.source import Source
 from byol_jax.data.vision import tf
 from byol_jax.views import Views
 
-AT_ONCE = 8  # examples a call of Python reads: a call costs as much as decoding a small image
+AT_ONCE = 16  # examples a call of Python reads: a call costs as much as decoding a small image
 Step = tuple[np.ndarray, np.ndarray]  # example indices int64[b] and their epochs int64[b]
 
 
@@ -41,8 +41,8 @@ def train_batches(
     census = Census(n, max_bad_share)
     find: Callable[[int, int], Candidates]
     if isinstance(source, WindowedSource):
-        waiting = Waiting(fetch.Packer(n, None))
-        find = waiting.take
+        waiting = Waiting()
+        find = functools.partial(waiting.take, fetch.Packer(n, None))
         steps = _in_order(_epochs(source, seed, start_step * batch_size), n, batch_size, start_step * batch_size, rows, waiting)
     else:
         find = fetch.neighbours(source)
@@ -74,8 +74,8 @@ def eval_batches(source: Source, views: Views, *, batch_size: int, shard: Shard,
 
     find: Callable[[int, int], Candidates]
     if isinstance(source, WindowedSource):
-        waiting = Waiting(fetch.Packer(n, crop))
-        find = waiting.take
+        waiting = Waiting()
+        find = functools.partial(waiting.take, fetch.Packer(n, crop))
         steps = _in_order(((0, window) for window in source.in_order()), n, batch_size, 0, rows, waiting)
     else:
         find = fetch.neighbours(source, crop)
@@ -91,8 +91,7 @@ def eval_batches(source: Source, views: Views, *, batch_size: int, shard: Shard,
 class Waiting:
     """Records that have been read from a stream and wait for a thread to decode them."""
 
-    def __init__(self, pack: fetch.Packer) -> None:
-        self.pack = pack
+    def __init__(self) -> None:
         self._places: dict[tuple[int, int], tuple[Window, int]] = {}
 
     def put(self, epoch: int, window: Window, place: int) -> int:
@@ -101,16 +100,18 @@ class Waiting:
         self._places[epoch, index] = window, place
         return index
 
-    def take(self, index: int, epoch: int) -> Candidates:
+    def take(self, pack: fetch.Packer, index: int, epoch: int) -> Candidates:
         """The record and, should it be bad, those after it in its window, all around."""
         window, place = self._places.pop((epoch, index))
         for offset in range(len(window.index)):
             at = (place + offset) % len(window.index)
-            yield int(window.index[at]), functools.partial(self._load, window, at)
+            number = int(window.index[at])
+            yield number, functools.partial(_load, pack, window, at, number)
 
-    def _load(self, window: Window, place: int) -> tuple[fetch.Packed, int]:
-        data, label = window.encoded(place)
-        return self.pack(int(window.index[place]), data, window.describe(place)), label
+
+def _load(pack: fetch.Packer, window: Window, place: int, index: int) -> tuple[fetch.Packed, int]:
+    data, label = window.load(place)
+    return pack(index, data, functools.partial(window.name, place)), label
 
 
 def _epochs(source: WindowedSource, seed: int, position: int) -> Iterator[tuple[int, Window]]:
