@@ -20,7 +20,7 @@ from byol_jax.data.source import Source
 from byol_jax.data.vision import tf
 from byol_jax.views import Views
 
-AT_ONCE = 16  # examples a call of Python reads: a call costs as much as decoding a small image
+AT_ONCE = 8  # examples a call of Python reads: a call costs as much as decoding a small image
 Step = tuple[np.ndarray, np.ndarray]  # example indices int64[b] and their epochs int64[b]
 
 
