@@ -49,7 +49,7 @@ class Packer:
     """Makes of an encoded image what ``vision.decoded`` takes: the file as it is where that is certain to decode it, else its pixels.
 
     tf.data's graph decodes without Python and its lock, but cannot answer for one bad file of a batch. So a file is looked at when it first
-    comes (50 to 100 microseconds of a core) and trusted from then on.
+    comes (about a tenth of a millisecond) and trusted from then on.
     """
 
     def __init__(self, n: int, crop: Crop | None) -> None:
