@@ -50,7 +50,9 @@ def official_batches(source: Source, views: Views, *, batch_size: int, seed: int
 def _decoded_crop(encoded: Any, u: dict[str, Any], view: View, size: int) -> Any:
     height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(encoded))
     window = vision.sample_window(u, height, width, view)
-    return vision.resize(tf.image.decode_and_crop_jpeg(encoded, window, channels=3), size)
+    crop = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+    resized = tf.image.resize(crop, [size, size], tf.image.ResizeMethod.BICUBIC)
+    return tf.ensure_shape(tf.clip_by_value(resized / 255.0, 0.0, 1.0), [size, size, 3])
 
 
 def _reader(source: EncodedSource) -> Any:

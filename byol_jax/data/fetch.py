@@ -1,4 +1,4 @@
-"""From an index to a decoded image: TensorFlow's JPEG decoder, replacement and counting of what cannot be decoded."""
+"""From an index to an image that decodes: TensorFlow's JPEG decoder, replacement and counting of what cannot be decoded."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from byol_jax.data.source import LOG, BadImage, EncodedSource, Source, check_exa
 from byol_jax.data.vision import tf
 
 Crop = Callable[[int, int], tuple[int, int, int, int]]
-Decoded = tuple[np.ndarray, int]
-Candidates = Iterator[tuple[int, Callable[[], Decoded]]]  # what may fill a slot, best first: (index, how to load it)
+Packed = tuple[bytes, tuple[int, int]]  # a JPEG that TensorFlow decodes and (0, 0), or pixels and their (height, width)
+Candidates = Iterator[tuple[int, Callable[[], tuple[Packed, int]]]]  # what may fill a slot, best first: (index, how to load it)
+_END_OF_JPEG = b"\xff\xd9"
+_ONE_PIXEL = np.array([0, 0, 1, 1], np.int32)  # y, x, h, w
 
 
 def decode(data: bytes, where: str, crop: Crop | None = None) -> np.ndarray:
@@ -43,24 +45,75 @@ def cut(image: np.ndarray, crop: Crop | None) -> np.ndarray:
     return np.ascontiguousarray(image[y : y + h, x : x + w])
 
 
+class Packer:
+    """Makes of an encoded image what ``vision.decoded`` takes: the file as it is where that is certain to decode it, else its pixels.
+
+    tf.data's graph decodes without Python and its lock, but cannot answer for one bad file of a batch. So a file is looked at when it first
+    comes (about a tenth of a millisecond) and trusted from then on.
+    """
+
+    def __init__(self, n: int, crop: Crop | None) -> None:
+        """``n``: number of examples; a ``crop`` is cut here."""
+        self.crop, self._sound = crop, np.zeros(n, bool)
+
+    def __call__(self, index: int, data: bytes, name: Callable[[], str]) -> Packed:
+        """BadImage, with its name, if it cannot be decoded."""
+        if self.crop is None and is_whole_jpeg(data):
+            self._sound[index] = self._sound[index] or _begins_well(data)
+            if self._sound[index]:
+                return data, (0, 0)
+        return pixels(decode(data, name(), self.crop))
+
+
+def is_whole_jpeg(data: bytes) -> bool:
+    """Whether the bytes begin and end as a JPEG file does."""
+    return images.is_jpeg(data) and data.endswith(_END_OF_JPEG)
+
+
+def _begins_well(data: bytes) -> bool:
+    """Whether one pixel of a JPEG decodes: then its headers are good, and all of it will decode if its end is there.
+
+    What is wrong between the two costs colours, but never the image: the decoder warns and goes on to the end.
+    """
+    try:
+        tf.image.decode_and_crop_jpeg(data, _ONE_PIXEL, channels=3)
+    except tf.errors.InvalidArgumentError:
+        return False
+    return True
+
+
+def pixels(image: np.ndarray) -> Packed:
+    """A decoded image, packed."""
+    return image.tobytes(), (image.shape[0], image.shape[1])
+
+
 def neighbours(source: Source, crop: Crop | None = None) -> Callable[[int, int], Candidates]:
     """A function of (index, epoch): the example and, should it be bad, those after it in the source, all around."""
     n = len(source)
+    load = _from_files(source, Packer(n, crop)) if isinstance(source, EncodedSource) else _from_arrays(source, crop)
 
     def find(index: int, epoch: int) -> Candidates:
         for offset in range(n):
             at = (index + offset) % n
-            yield at, functools.partial(_load, source, at, crop)
+            yield at, functools.partial(load, at)
 
     return find
 
 
-def _load(source: Source, index: int, crop: Crop | None) -> Decoded:
-    if isinstance(source, EncodedSource):
+def _from_files(source: EncodedSource, pack: Packer) -> Callable[[int], tuple[Packed, int]]:
+    def load(index: int) -> tuple[Packed, int]:
         data, label = source.encoded(index)
-        return decode(data, source.describe(index), crop), label
-    image, label = check_example(source[index], f"example {index}")
-    return cut(image, crop), label
+        return pack(index, data, functools.partial(source.describe, index)), label
+
+    return load
+
+
+def _from_arrays(source: Source, crop: Crop | None) -> Callable[[int], tuple[Packed, int]]:
+    def load(index: int) -> tuple[Packed, int]:
+        image, label = check_example(source[index], f"example {index}")
+        return pixels(cut(image, crop)), label
+
+    return load
 
 
 class Census:
@@ -111,17 +164,20 @@ class Census:
 
 
 class Fetch:
-    """What tf.data's threads call: one slot's image. Keeps the first error, which tf.data would disguise."""
+    """What tf.data's threads call: the images of some slots. Keeps the first error, which tf.data would disguise."""
 
     def __init__(self, find: Callable[[int, int], Candidates], census: Census, *, replace: bool) -> None:
-        """``find(index, epoch)`` gives the slot's candidates. Without ``replace`` a bad file's slot is given up: index -1."""
+        """``find(index, epoch)`` gives a slot's candidates. Without ``replace`` a bad file's slot is given up: index -1."""
         self.find, self.census, self.replace = find, census, replace
         self.error: Exception | None = None
 
-    def __call__(self, index: np.ndarray, epoch: np.ndarray) -> tuple[np.ndarray, np.int32, np.int64]:
-        """(uint8 image, label, index) of one slot."""
+    def __call__(self, index: np.ndarray, epoch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of slots int64[b]: what ``vision.decoded`` takes (object[b] of bytes, int32[b, 2] sizes), labels int32[b], indices int64[b]."""
         with self.remembering():
-            return self._first_good(int(index), int(epoch))
+            slots = [self._first_good(*slot) for slot in zip(index.tolist(), epoch.tolist(), strict=True)]
+        packed, labels, indices = zip(*slots, strict=True)
+        data, sizes = zip(*packed, strict=True)
+        return np.array(data, object), np.array(sizes, np.int32), np.array(labels, np.int32), np.array(indices, np.int64)
 
     @contextlib.contextmanager
     def remembering(self) -> Iterator[None]:
@@ -132,16 +188,16 @@ class Fetch:
             self.error = self.error or error
             raise
 
-    def _first_good(self, index: int, epoch: int) -> tuple[np.ndarray, np.int32, np.int64]:
+    def _first_good(self, index: int, epoch: int) -> tuple[Packed, int, int]:
         for candidate, load in self.find(index, epoch):
             if not self.census.is_bad(candidate):
                 try:
-                    image, label = load()
+                    packed, label = load()
                 except BadImage as error:
                     self.census.bad(candidate, error)
                 else:
                     self.census.good(candidate)
-                    return image, np.int32(label), np.int64(index)
+                    return packed, label, index
             if not self.replace:
-                return np.zeros((1, 1, 3), np.uint8), np.int32(-1), np.int64(-1)
+                return (bytes(3), (1, 1)), -1, -1
         raise ValueError(f"no decodable image can take the place of example {index}; undecodable so far: {len(self.census.names)}")

@@ -66,12 +66,14 @@ class Window:
     Attributes:
       start: position of the first in its epoch.
       index: int64[w], positions in the split.
-      load: (place in the window, crop or None) -> (image, label).
+      load: place in the window -> (bytes of an encoded image, label).
+      name: place in the window -> what to call the example in a message.
     """
 
     start: int
     index: np.ndarray
-    load: Callable[..., tuple[np.ndarray, int]]
+    load: Callable[[int], Encoded]
+    name: Callable[[int], str] = str
 
 
 @runtime_checkable
@@ -150,11 +152,9 @@ class TfdsStream:
             yield self._window(number * self.window, index, records)
 
     def _window(self, start: int, index: np.ndarray, records: np.ndarray) -> Window:
-        def load(place: int, crop: Any) -> tuple[np.ndarray, int]:
-            data, label = self._split.parse_record(records[place])
-            return _decode(data, self._split.describe(int(index[place])), crop), label
-
-        return Window(start, index, load)
+        return Window(
+            start, index, lambda place: self._split.parse_record(records[place]), lambda place: self._split.describe(int(index[place]))
+        )
 
     def __repr__(self) -> str:
         return f"TfdsStream({self._split.name!r}, {len(self)} examples, read in windows of {self.window})"
@@ -165,10 +165,10 @@ def _generator(seed: int, epoch: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=[0, 0, 0, number]))
 
 
-def _decode(data: bytes, where: str, crop: Any = None) -> np.ndarray:
+def _decode(data: bytes, where: str) -> np.ndarray:
     from byol_jax.data.fetch import decode
 
-    return decode(data, where, crop)
+    return decode(data, where)
 
 
 def tfds(name: str, split: str = "train", *, data_dir: str | Path | None = None, in_memory: bool = False) -> Source:
@@ -265,5 +265,5 @@ def _load_all(source: TfdsSource | TfdsStream) -> ArraySource:
 def _all_of(source: TfdsStream) -> Iterator[dict[str, Any]]:
     for window in source.in_order():
         for place in range(len(window.index)):
-            image, label = window.load(place, None)
-            yield {"image": image, "label": label}
+            data, label = window.load(place)
+            yield {"image": _decode(data, window.name(place)), "label": label}

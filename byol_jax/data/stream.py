@@ -1,4 +1,7 @@
-"""The tf.data road: order -> fetch and decode (Python, many threads) -> views -> batch -> prefetch. Same numbers in, same batches out."""
+"""The tf.data road: order -> files read (Python, many threads) -> decoding and views (without Python) -> batch -> prefetch.
+
+Same numbers in, same batches out.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from byol_jax.data.source import Source
 from byol_jax.data.vision import tf
 from byol_jax.views import Views
 
+AT_ONCE = 8  # examples a call of Python reads: a call costs as much as decoding a small image
 Step = tuple[np.ndarray, np.ndarray]  # example indices int64[b] and their epochs int64[b]
 
 
@@ -38,7 +42,7 @@ def train_batches(
     find: Callable[[int, int], Candidates]
     if isinstance(source, WindowedSource):
         waiting = Waiting()
-        find = waiting.take
+        find = functools.partial(waiting.take, fetch.Packer(n, None))
         steps = _in_order(_epochs(source, seed, start_step * batch_size), n, batch_size, start_step * batch_size, rows, waiting)
     else:
         find = fetch.neighbours(source)
@@ -70,8 +74,8 @@ def eval_batches(source: Source, views: Views, *, batch_size: int, shard: Shard,
 
     find: Callable[[int, int], Candidates]
     if isinstance(source, WindowedSource):
-        waiting = Waiting(crop)
-        find = waiting.take
+        waiting = Waiting()
+        find = functools.partial(waiting.take, fetch.Packer(n, crop))
         steps = _in_order(((0, window) for window in source.in_order()), n, batch_size, 0, rows, waiting)
     else:
         find = fetch.neighbours(source, crop)
@@ -87,8 +91,7 @@ def eval_batches(source: Source, views: Views, *, batch_size: int, shard: Shard,
 class Waiting:
     """Records that have been read from a stream and wait for a thread to decode them."""
 
-    def __init__(self, crop: fetch.Crop | None = None) -> None:
-        self.crop = crop
+    def __init__(self) -> None:
         self._places: dict[tuple[int, int], tuple[Window, int]] = {}
 
     def put(self, epoch: int, window: Window, place: int) -> int:
@@ -97,12 +100,18 @@ class Waiting:
         self._places[epoch, index] = window, place
         return index
 
-    def take(self, index: int, epoch: int) -> Candidates:
+    def take(self, pack: fetch.Packer, index: int, epoch: int) -> Candidates:
         """The record and, should it be bad, those after it in its window, all around."""
         window, place = self._places.pop((epoch, index))
         for offset in range(len(window.index)):
             at = (place + offset) % len(window.index)
-            yield int(window.index[at]), functools.partial(window.load, at, self.crop)
+            number = int(window.index[at])
+            yield number, functools.partial(_load, pack, window, at, number)
+
+
+def _load(pack: fetch.Packer, window: Window, place: int, index: int) -> tuple[fetch.Packed, int]:
+    data, label = window.load(place)
+    return pack(index, data, functools.partial(window.name, place)), label
 
 
 def _epochs(source: WindowedSource, seed: int, position: int) -> Iterator[tuple[int, Window]]:
@@ -152,23 +161,28 @@ def _run(
     batches: int = 0,
 ) -> Batches:
     """Joins the parts into one tf.data pipeline, and wraps its iterator."""
+    parallel = threads or tf.data.AUTOTUNE
 
     def feed() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         with get.remembering():
             for index, epoch in steps:
-                yield index, epoch, order.example_seed(seed, epoch, index)
+                for some in (slice(start, start + AT_ONCE) for start in range(0, len(index), AT_ONCE)):
+                    yield index[some], epoch[some], order.example_seed(seed, epoch[some], index[some])
 
-    def example(index: Any, epoch: Any, seed_pair: Any) -> dict[str, Any]:
-        image, label, index = tf.numpy_function(get, [index, epoch], [tf.uint8, tf.int32, tf.int64], stateful=True)
-        image.set_shape([None, None, 3])
-        label.set_shape([])
-        index.set_shape([])
-        return finish(image, label, index, seed_pair)
+    def read(index: Any, epoch: Any, seed_pairs: Any) -> tuple[Any, ...]:
+        data, sizes, labels, index = tf.numpy_function(get, [index, epoch], [tf.string, tf.int32, tf.int32, tf.int64], stateful=True)
+        shapes = ([None], [None, 2], [None], [None])
+        columns = [tf.ensure_shape(x, shape) for x, shape in zip((data, sizes, labels, index), shapes, strict=True)]
+        return *columns, seed_pairs
+
+    def example(data: Any, size: Any, label: Any, index: Any, seed_pair: Any) -> dict[str, Any]:
+        return finish(vision.decoded(data, size), label, index, seed_pair)
 
     def make() -> Iterator[Batch]:
         signature = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))
-        data = tf.data.Dataset.from_generator(feed, output_signature=signature).unbatch()
-        data = data.map(example, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
+        data = tf.data.Dataset.from_generator(feed, output_signature=signature)
+        data = data.map(read, num_parallel_calls=parallel, deterministic=True).unbatch()
+        data = data.map(example, num_parallel_calls=parallel, deterministic=True)
         data = data.batch(rows, drop_remainder=endless).prefetch(2)
         return _plain(data, get) if endless else _kept(_plain(data, get), batches)
 
