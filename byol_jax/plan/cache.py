@@ -25,6 +25,7 @@ def key(spec: Spec, topology: Topology, inputs: Inputs) -> dict[str, Any]:
     batch = {name: [list(row), str(dtype)] for name, (row, dtype) in inputs.batch.items()}
     return {
         "config": digest(spec),
+        "remat": spec.encoder.remat,
         "topology": topology.name,
         "chip": topology.chip.name,
         "classes": inputs.classes,

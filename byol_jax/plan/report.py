@@ -29,9 +29,11 @@ def machine(spec: Spec, topology: Topology, compiled: Compiled, made: str) -> li
     if spec.optimizer.accumulate > 1:
         rows += f" in {spec.optimizer.accumulate} micro-batches"
     lines = [("topology", f"{topology.name}: {compiled.devices} x {topology.chip.name}, {hosts}")]
+    network = f"{spec.encoder.name}, width {spec.encoder.width}, {spec.encoder.dtype}"
+    network += ", blocks computed again on the way back" * spec.encoder.remat
     lines += [
         ("batch", f"{spec.batch_size}: {rows}"),
-        ("network", f"{spec.encoder.name}, width {spec.encoder.width}, {spec.encoder.dtype}"),
+        ("network", network),
     ]
     return ["Machine", *table(lines), f"  {made}"]
 

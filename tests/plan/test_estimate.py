@@ -62,12 +62,19 @@ def test_advice_names_keys_with_values_that_would_fit() -> None:
     tips = estimate.advice(SPEC, compiled(arguments=100, temporaries=3000), CHIP)
     assert [tip.partition(":")[0] for tip in tips] == [
         "more chips",
+        "--config.encoder.remat=True",
         "--config.encoder.dtype=bfloat16",
         "--config.optimizer.accumulate=4",
         "--config.batch_size=32",
     ]
     assert "on 8 of them a chip has 8 images instead of 16" in tips[0]
-    assert "4 images a chip at a time, batch statistics of 16" in tips[2]
+    assert "4 images a chip at a time, batch statistics of 16" in tips[3]
+
+
+def test_what_is_on_already_or_not_ours_to_change_is_no_advice() -> None:
+    for encoder in ({"remat": True}, {"name": "mine.nets:Net"}):
+        spec = config.resolve({"steps": 100, "batch_size": 64, "encoder": encoder})
+        assert not any("remat" in tip for tip in estimate.advice(spec, compiled(arguments=100, temporaries=3000), CHIP))
 
 
 def test_advice_where_the_state_alone_is_too_large() -> None:
