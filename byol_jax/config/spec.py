@@ -133,6 +133,7 @@ class OptimizerSpec:
     projector_rate: float = ruled(1.0, at_least(0))  # factor on the projector's
     probe_rate: float = ruled(1.0, at_least(0))  # factor on the online probe's
     accumulate: int = ruled(1, at_least(1))  # micro-batches a step
+    shard_state: bool = False  # each device keeps a share of weights, target and optimizer state; gathered for each step
 
 
 @dataclass(frozen=True)

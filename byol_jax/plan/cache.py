@@ -25,7 +25,7 @@ def key(spec: Spec, topology: Topology, inputs: Inputs) -> dict[str, Any]:
     batch = {name: [list(row), str(dtype)] for name, (row, dtype) in inputs.batch.items()}
     return {
         "config": digest(spec),
-        "remat": spec.encoder.remat,
+        "free": [spec.encoder.remat, spec.optimizer.shard_state],  # not in the digest: the training ends the same
         "topology": topology.name,
         "chip": topology.chip.name,
         "classes": inputs.classes,

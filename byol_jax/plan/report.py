@@ -66,6 +66,8 @@ def traffic(compiled: Compiled) -> list[str]:
     if ALLOWED in found:
         shares = f"gradients {quantity(compiled.gradients, 'B')}, batch statistics {quantity(compiled.statistics, 'B')}"
         lines.append(f"  to be reduced: {shares}, and metrics")
+    if compiled.gathered:
+        lines.append(f"  to be gathered: {quantity(compiled.gathered, 'B')} of parameters, a share of which lies on each chip")
     return ["Between chips in a step", *lines]
 
 
