@@ -1,7 +1,8 @@
 """A real run with a tiny network, as a program: started, killed and started again by the tests of killing and of two processes.
 
 usage: tiny_run.py WORKDIR STEPS [key=value ...]     keys: die_at, die_in_save, die_after, sleep, devices,
-fail_data, fail_save (which batch or step), on (in which process), only (who dies; without, all), resident (1: the images stay on the devices),
+fail_data, fail_save (which batch or step), on (in which process), only (who dies; without, all),
+resident (1: the images stay on the devices),
 shard (1: each device holds a share of the state)
 """
 
