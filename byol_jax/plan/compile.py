@@ -22,7 +22,8 @@ from byol_jax.plan.topology import Topology
 from byol_jax.train import start
 
 ALLOWED = "all-reduce"
-# The TPU's compiler cuts a gather into parts and names some of them in several fusions: 1.6 times the bytes were seen in a program's text.
+# The TPU's compiler writes a gather that runs beside other work three times under one channel; in bfloat16, where that is the dtype of the
+# computation, or of what a matrix unit takes. So the text of a program had 1.6 times the bytes of the parameters.
 GATHER, SCATTER = "all-gather", "reduce-scatter"  # of a state that is split over the devices: its parameters, and their gradients
 UPDATE_PASSES = 5  # of optimizer and target over all they hold, reads and writes; generous, so that the rest comes out low
 
