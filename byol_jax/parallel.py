@@ -1,6 +1,7 @@
 """From one CPU to every chip of a pod: start-up, the mesh, and the way between a process's rows and a global array.
 
-All parallelism is over the data: parameters are replicated, the batch is split over the mesh axis ``"data"``.
+All parallelism is over the data: the batch is split over the mesh axis ``"data"``; parameters are replicated or, between two steps,
+split too.
 """
 
 from __future__ import annotations
@@ -176,6 +177,22 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x), np.shape(x)), tree)
+
+
+def spread(tree: Any, mesh: Mesh) -> Any:
+    """For each leaf of a state the sharding of a share on every device: its largest axis that divides, over ``"data"``.
+
+    Whole on every device stays what no axis of divides, and what has less than two axes: biases and norms, which are many and small.
+    """
+
+    def share(leaf: Any) -> NamedSharding:
+        fitting = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0] if len(leaf.shape) > 1 else []
+        if not fitting:
+            return replicated(mesh)
+        chosen = max(fitting, key=lambda axis: leaf.shape[axis])  # the first of equals: a TPU wants its last axis long
+        return NamedSharding(mesh, PartitionSpec(*[None] * chosen, AXIS))
+
+    return jax.tree.map(share, tree)
 
 
 def split(mesh: Mesh) -> NamedSharding:

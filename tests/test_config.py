@@ -267,6 +267,7 @@ def test_json_and_config_dict_bring_the_same_spec_back() -> None:
 def test_digest_moves_with_what_shapes_the_state_and_with_nothing_else() -> None:
     base = spec()
     free = {"logging__every_steps": 3, "checkpoint__keep": 9, "evaluation__knn_k": 7, "data": {"test_split": "test", "on_device": True}}
+    free |= {"encoder__remat": True, "optimizer__shard_state": True}
     assert cfg.digest(spec(**free)) == cfg.digest(base)
     assert cfg.differences(base, spec(**free)) == []
     for key, value in {"seed": 1, "batch_size": 8, "views__view1__flip": 0.1, "encoder__width": 2, "method__tau": 0.9}.items():

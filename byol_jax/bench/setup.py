@@ -34,9 +34,10 @@ class Setup:
     batch: dict[str, np.ndarray]
 
     def state(self) -> ByolState:
-        """A fresh state, whole on every device."""
+        """A fresh state, laid out as a run's."""
         init_key, _ = jax.random.split(self.key)
-        return init(self.method, self.tx, init_key, self.batch, augment=self.augment, mesh=self.mesh)
+        fresh = init(self.method, self.tx, init_key, self.batch, augment=self.augment, mesh=self.mesh)
+        return start.laid_out(fresh, self.mesh, self.spec.optimizer.shard_state)
 
     def placed(self) -> Any:
         """The batch on the devices."""

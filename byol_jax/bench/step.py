@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax import build, data, evaluate, parallel
+from byol_jax import build, data, evaluate
 from byol_jax.bench import compiler
 from byol_jax.bench.result import Result, Row
 from byol_jax.bench.setup import Setup, assemble, noise
@@ -20,6 +20,8 @@ from byol_jax.config import ConfigError, Spec
 from byol_jax.method import ByolState, make_train_step, target
 from byol_jax.method.step import TrainStep
 from byol_jax.models import ResNet
+from byol_jax.train import start
+from byol_jax.train.resident import compiled
 
 AUGMENT, UPDATE, PEER = "augment, alone", "update, alone", "official form: four passes, XLA's convolutions"
 SPLIT = "Augmentation and update were compiled and measured by themselves, in turns with the step; forward + backward is what is left."
@@ -29,7 +31,7 @@ class Program:
     """A compiled step and the state it goes on from; each call is one step on the same batch."""
 
     def __init__(self, step: TrainStep, setup: Setup) -> None:
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=parallel.replicated(setup.mesh))
+        jitted: Any = compiled(step, None, setup.mesh, setup.spec.optimizer.shard_state)
         self.state, self.batch = setup.state(), setup.placed()
         self.lowered = jitted.lower(self.state, self.batch)
         self.compiled = self.lowered.compile()
@@ -75,8 +77,9 @@ def update(setup: Setup) -> Callable[[], Any]:
         online = {**state.online, "params": trained["online"]}
         return ByolState(state.step + 1, online, follower, opt_state, trained["probe"])
 
-    jitted = jax.jit(change, donate_argnums=0, out_shardings=parallel.replicated(setup.mesh))
     held = {"state": setup.state()}
+    where = start.layout(held["state"], setup.mesh, setup.spec.optimizer.shard_state)
+    jitted = jax.jit(change, donate_argnums=0, out_shardings=where)
     grads = jax.tree.map(lambda x: 1e-3 * x, held["state"].trained)
 
     def call() -> jax.Array:

@@ -100,6 +100,7 @@ def encoder(spec: Spec) -> nn.Module:
         "shortcut": chosen.shortcut,
         "norm": chosen.norm,
         "dtype": jnp.dtype(chosen.dtype),
+        "remat": chosen.remat,
     }
     if chosen.name == "resnet":
         options |= {"block": chosen.block or "basic", "stem_channels": chosen.stem_channels}

@@ -83,6 +83,7 @@ def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None =
         augment_on=spec.data.augment_on,
         data_on_device=spec.data.on_device,
         accumulate=spec.optimizer.accumulate,
+        shard_state=spec.optimizer.shard_state,
         max_bad_share=spec.data.max_bad_share,
         test_data=test,
         monitor_data=objects.labelled_source(spec) if spec.data.labelled_split else None,

@@ -83,6 +83,7 @@ class EncoderSpec:
     shortcut: Literal["first", "shape"] = "first"  # projection in the first block of a stage, or only where the shape changes (PyTorch)
     norm: Literal["batch", "group"] = "batch"  # group: GroupNorm and standardised kernels, no batch statistics
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters and batch statistics stay float32
+    remat: bool = False  # compute each block again on the way back instead of keeping it: less memory, a third more operations
     args: dict[str, Any] = field(default_factory=dict)
 
 
@@ -132,6 +133,7 @@ class OptimizerSpec:
     projector_rate: float = ruled(1.0, at_least(0))  # factor on the projector's
     probe_rate: float = ruled(1.0, at_least(0))  # factor on the online probe's
     accumulate: int = ruled(1, at_least(1))  # micro-batches a step
+    shard_state: bool = False  # each device keeps a share of weights, target and optimizer state; gathered for each step
 
 
 @dataclass(frozen=True)

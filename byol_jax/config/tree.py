@@ -18,7 +18,7 @@ from byol_jax.config.spec import Form, Spec, ViewsForm, ViewsSpec
 
 # A run may go on with other values of these; all else shapes the trained state.
 _FREE_DATA = ("path", "test_path", "test_split", "labelled_split", "in_memory", "on_device", "max_bad_share")
-FREE_TO_CHANGE = ("checkpoint", "evaluation", "logging", *(f"data.{key}" for key in _FREE_DATA))
+FREE_TO_CHANGE = ("checkpoint", "evaluation", "logging", "encoder.remat", "optimizer.shard_state", *(f"data.{key}" for key in _FREE_DATA))
 
 
 def default() -> ConfigDict:

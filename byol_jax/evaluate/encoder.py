@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from byol_jax import parallel
 from byol_jax.augment.image import preprocess
 from byol_jax.views import Views
 
@@ -26,7 +27,8 @@ class Encoder:
 
     Args:
       module: the backbone, ``(x, train) -> [B, D]``, or a whole network whose output has an ``embedding``.
-      variables: the module's variables, ``{"params": ...}`` and, with batch norm, ``{"batch_stats": ...}``.
+      variables: the module's variables, ``{"params": ...}`` and, with batch norm, ``{"batch_stats": ...}``; if they are split
+        over several processes, all must build the encoder together.
       views: how an image is prepared: central crop, size, normalisation.
       mesh: devices to use, those of this process; None takes all local devices.
     """
@@ -34,8 +36,7 @@ class Encoder:
     def __init__(self, module: nn.Module, variables: Any, views: Views, mesh: Mesh | None = None) -> None:
         self.module, self.views = module, views
         self.mesh = _local_mesh(mesh)
-        host_variables = jax.tree.map(np.asarray, jax.device_get(variables))
-        self.variables = jax.device_put(host_variables, NamedSharding(self.mesh, PartitionSpec()))
+        self.variables = jax.device_put(parallel.gather_to_host(variables), NamedSharding(self.mesh, PartitionSpec()))
 
     @classmethod
     def from_state(cls, method: Any, state: Any, views: Views, mesh: Mesh | None = None) -> Encoder:

@@ -116,6 +116,7 @@ class ResNet(nn.Module):
       bn_axis: mesh axis over which batch statistics are averaged.
       bn_momentum: how much of the running averages a step keeps.
       convolution: what computes the convolutions, called as ``jax.lax.conv_general_dilated`` is by ``nn.Conv``.
+      remat: keep of a block only what enters it, and compute the rest again on the way back: less memory, about a third more operations.
     """
 
     stage_sizes: Sequence[int]
@@ -132,6 +133,7 @@ class ResNet(nn.Module):
     bn_axis: str | None = "data"
     bn_momentum: float = 0.9
     convolution: Any = convolve
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -145,6 +147,8 @@ class ResNet(nn.Module):
             norm = partial(Norm, use_running_average=not train, momentum=self.bn_momentum, epsilon=1e-5, axis_name=self.bn_axis)
         kernels = (3, 3) if self.block == "basic" else (1, 3, 1)
         big = self.stem == "imagenet"
+        # Nothing is kept for a way back in evaluation, and the draws of initialisers must not depend on it.
+        block: Any = nn.remat(Block) if self.remat and train and not self.is_initializing() else Block
 
         x = conv(self.width * self.stem_channels, 7 if big else 3, strides=2 if big else 1, name="stem_conv")(x)
         x = nn.relu(norm(name="stem_norm")(x))
@@ -154,7 +158,7 @@ class ResNet(nn.Module):
                 stride = 2 if b == 0 and s > 0 else 1
                 project = b == 0 and (self.shortcut == "first" or stride > 1 or x.shape[-1] != self.width * channels)
                 name = f"stage{s}_block{b}"
-                x = Block(self.width * channels, kernels, stride, project, conv, norm, self.zero_init_last_bn, name=name)(x)
+                x = block(self.width * channels, kernels, stride, project, conv, norm, self.zero_init_last_bn, name=name)(x)
         return _at_least_float32(x).mean(axis=(1, 2))
 
     def _check(self) -> None:

@@ -25,6 +25,7 @@ def key(spec: Spec, topology: Topology, inputs: Inputs) -> dict[str, Any]:
     batch = {name: [list(row), str(dtype)] for name, (row, dtype) in inputs.batch.items()}
     return {
         "config": digest(spec),
+        "free": [spec.encoder.remat, spec.optimizer.shard_state],  # not in the digest: the training ends the same
         "topology": topology.name,
         "chip": topology.chip.name,
         "classes": inputs.classes,

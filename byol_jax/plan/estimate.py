@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from byol_jax.config import Spec
+from byol_jax.config.rules import is_own
 from byol_jax.plan.chips import Chip
 from byol_jax.plan.compile import Compiled
 
@@ -59,11 +60,18 @@ def advice(spec: Spec, compiled: Compiled, chip: Chip) -> list[str]:
     if verdict(compiled, chip) in ("fits", "not judged"):
         return []
     room = None if compiled.overflow or chip.memory is None else TIGHT * chip.memory - (compiled.peak - compiled.temporaries)
+    split = "--config.optimizer.shard_state=True: each chip holds a share of the state, and gathers the parameters for a step"
+    by_split = [split] if compiled.devices > 1 and not spec.optimizer.shard_state else []
     if room is not None and room <= 0:
-        return ["the state alone fills the chip, and every chip holds all of it: take chips with more memory, or a smaller network"]
+        return by_split or ["the state alone fills the chip: take chips with more memory, or a smaller network"]
     tips, half = [], compiled.rows // 2
     if half:
         tips.append(f"more chips: on {2 * compiled.devices} of them a chip has {half} images instead of {compiled.rows}")
+    if not (spec.encoder.remat or is_own(spec.encoder.name)):
+        tips.append(
+            "--config.encoder.remat=True: keeps less of each block and computes it again; the same result, about a third more operations"
+        )
+    tips += by_split
     if spec.encoder.dtype == "float32":
         tips.append("--config.encoder.dtype=bfloat16: activations of half the size")
     if parts := next_parts(compiled, room, spec.optimizer.accumulate):

@@ -29,9 +29,11 @@ def machine(spec: Spec, topology: Topology, compiled: Compiled, made: str) -> li
     if spec.optimizer.accumulate > 1:
         rows += f" in {spec.optimizer.accumulate} micro-batches"
     lines = [("topology", f"{topology.name}: {compiled.devices} x {topology.chip.name}, {hosts}")]
+    network = f"{spec.encoder.name}, width {spec.encoder.width}, {spec.encoder.dtype}"
+    network += ", blocks computed again on the way back" * spec.encoder.remat
     lines += [
         ("batch", f"{spec.batch_size}: {rows}"),
-        ("network", f"{spec.encoder.name}, width {spec.encoder.width}, {spec.encoder.dtype}"),
+        ("network", network),
     ]
     return ["Machine", *table(lines), f"  {made}"]
 
@@ -64,6 +66,8 @@ def traffic(compiled: Compiled) -> list[str]:
     if ALLOWED in found:
         shares = f"gradients {quantity(compiled.gradients, 'B')}, batch statistics {quantity(compiled.statistics, 'B')}"
         lines.append(f"  to be reduced: {shares}, and metrics")
+    if compiled.gathered:
+        lines.append(f"  to be gathered: {quantity(compiled.gathered, 'B')} of parameters, a share of which lies on each chip")
     return ["Between chips in a step", *lines]
 
 

@@ -68,6 +68,7 @@ def pretrain(
     augment_on: str = "device",
     data_on_device: bool = False,
     accumulate: int = 1,
+    shard_state: bool = False,
     max_bad_share: float = 0.01,
     test_data: Any = None,
     monitor_data: Any = None,
@@ -95,6 +96,8 @@ def pretrain(
       workdir: for checkpoints and metrics, also gs://bucket/run; None keeps none. With it, SIGTERM and Ctrl-C save and exit with code 0.
       augment_on, max_bad_share: see ``byol_jax.data.pipeline.train_batches``; accumulate: micro-batches in a step.
       data_on_device: images in memory are uploaded once, split over the devices; the host sends indices only. Ends with the same bits.
+      shard_state: between two steps each device holds a share of the weights, the target's and the optimizer's state, not all of them.
+        It ends as without, but for rounding; of several processes all must then call ``Run.encoder`` together.
       test_data: labelled; k-NN accuracy (``knn_k`` neighbours, temperature 0.07) is measured on it ``evaluate_every_epochs``
         (None: ten times a run, 0: never). Neighbours, and RankMe, come from ``monitor_examples`` spread evenly over
         ``monitor_data`` (None: ``data``; give another where that has no labels).
@@ -111,7 +114,7 @@ def pretrain(
     ema = tau if callable(tau) else ema_decay(tau, steps)
     held = resident.hold(data, views, augment_on, mesh) if data_on_device else None
     made_of: dict[str, Any] = {"ema": ema, "augment": augment, "seed": seed, "mesh": mesh, "accumulate": accumulate, "log": schedules}
-    init_key, jitted = start.training_step(method, tx, held=held, **made_of)
+    init_key, jitted = start.training_step(method, tx, held=held, shard_state=shard_state, **made_of)
     facts, folder = start.facts(seed, batch_size, steps, data, note), None if workdir is None else run_folder(workdir)
     every = start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size)
     known = data if monitor_data is None else monitor_data
@@ -122,7 +125,7 @@ def pretrain(
     before = start.metrics_so_far(folder)
     with start.Stream(made, (checkpoints.latest_step() or 0) if checkpoints else 0) as stream:
         shapes = resident.seen(held, stream.shapes(batch_size))
-        state = start.begin(method, tx, init_key, stream, shapes, augment, mesh, checkpoints)
+        state = start.begin(method, tx, init_key, stream, shapes, augment, mesh, checkpoints, shard_state)
         observers = [CollapseMonitor(), *make_writers(writers, workdir=folder, start_step=stream.start, steps=steps, run=facts)]
         settings: dict[str, Any] = {"start_step": stream.start, "steps": steps, "mesh": mesh, "log_every": log_every}
         hooks = [*look, *observers]

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from byol_jax.data import ArraySource
 from byol_jax.data.source import UNLABELLED
-from byol_jax.parallel import AXIS, replicated
+from byol_jax.parallel import AXIS, replicated, spread
 from byol_jax.views import Views
 
 SHARE = 0.5  # of a device's memory; the rest is for the network
@@ -133,9 +133,14 @@ def seen(resident: Resident | None, batch: Any) -> Any:
     return batch if resident is None else resident.shapes(batch["index"])
 
 
-def compiled(step: Step, resident: Resident | None, mesh: Mesh) -> Step:
-    """The step under ``jit``, its state donated; before it, with resident data, the fetch: then a batch is {"index": int32[B]}."""
+def compiled(step: Step, resident: Resident | None, mesh: Mesh, shard_state: bool = False) -> Step:
+    """The step under ``jit``, its state donated; before it, with resident data, the fetch: then a batch is {"index": int32[B]}.
+
+    ``shard_state``: the new state lies as ``parallel.spread`` says, where without it is whole on every device.
+    """
     options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": replicated(mesh)}
+    if shard_state:
+        step, options["out_shardings"] = _spread_after(step, mesh), (None, replicated(mesh))
     if resident is None:
         return jax.jit(step, **options)
 
@@ -144,3 +149,13 @@ def compiled(step: Step, resident: Resident | None, mesh: Mesh) -> Step:
 
     jitted = jax.jit(fetch_and_step, **options)
     return lambda state, batch: jitted(state, resident.rows, batch)
+
+
+def _spread_after(step: Step, mesh: Mesh) -> Step:
+    """What the step leaves is split at once: so the compiler updates on each device its share alone."""
+
+    def spread_step(state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+        state, metrics = step(state, batch)
+        return jax.lax.with_sharding_constraint(state, spread(state, mesh)), metrics
+
+    return spread_step

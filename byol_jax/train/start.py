@@ -143,19 +143,30 @@ def training_step(
     accumulate: int,
     log: Mapping[str, optax.Schedule],
     held: Resident | None = None,
+    shard_state: bool = False,
 ) -> tuple[jax.Array, Any]:
     """(the key that a fresh state is made from, the jitted step that a run takes: ``(state, batch) -> (state, metrics)``).
 
-    ``held``: the data, where it lives on the devices; a batch is then as ``resident.compiled`` says.
+    ``held``: the data, where it lives on the devices; a batch is then as ``resident.compiled`` says, and so is ``shard_state``.
     """
     init_key, step_key = jax.random.split(jax.random.key(seed))
     step = make_train_step(method, tx, ema=ema, augment=augment, key=step_key, mesh=mesh, accumulate=accumulate, log=log)
-    return init_key, compiled(step, held, mesh)
+    return init_key, compiled(step, held, mesh, shard_state)
 
 
-def placed(shapes: Any, sharding: jax.sharding.Sharding) -> Any:
-    """The same shapes and dtypes, said to lie on devices."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+def layout(state: Any, mesh: Mesh, shard_state: bool) -> Any:
+    """Where each leaf of a state lies between two steps: whole on every device, or a share on each."""
+    return parallel.spread(state, mesh) if shard_state else jax.tree.map(lambda _: parallel.replicated(mesh), state)
+
+
+def laid_out(fresh: ByolState, mesh: Mesh, shard_state: bool) -> ByolState:
+    """A state that is whole on every device, as ``layout`` says."""
+    return jax.jit(lambda state: state, out_shardings=layout(fresh, mesh, True))(fresh) if shard_state else fresh
+
+
+def placed(shapes: Any, shardings: Any) -> Any:
+    """The same shapes and dtypes, said to lie on devices; ``shardings``: a tree of them, one a leaf."""
+    return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, shardings)
 
 
 def begin(
@@ -167,12 +178,14 @@ def begin(
     augment: Callable[..., Any],
     mesh: Mesh,
     checkpoints: Checkpoints | None,
+    shard_state: bool = False,
 ) -> ByolState:
-    """The latest checkpoint, or a fresh state for batches of these shapes, whole on every device; the stream is set to its step."""
+    """The latest checkpoint, or a fresh state for batches of these shapes, laid out as ``layout`` says; the stream is set to its step."""
     make = functools.partial(init, method, tx, batch=batch, augment=augment, mesh=mesh)
     if checkpoints is None or checkpoints.latest_step() is None:
-        return make(key)
-    state = checkpoints.restore(placed(jax.eval_shape(make, key), parallel.replicated(mesh)))
+        return laid_out(make(key), mesh, shard_state)
+    shapes = jax.eval_shape(make, key)
+    state = checkpoints.restore(placed(shapes, layout(shapes, mesh, shard_state)))
     stream.restart(int(state.step))
     return state
 

@@ -62,16 +62,27 @@ def test_advice_names_keys_with_values_that_would_fit() -> None:
     tips = estimate.advice(SPEC, compiled(arguments=100, temporaries=3000), CHIP)
     assert [tip.partition(":")[0] for tip in tips] == [
         "more chips",
+        "--config.encoder.remat=True",
+        "--config.optimizer.shard_state=True",
         "--config.encoder.dtype=bfloat16",
         "--config.optimizer.accumulate=4",
         "--config.batch_size=32",
     ]
     assert "on 8 of them a chip has 8 images instead of 16" in tips[0]
-    assert "4 images a chip at a time, batch statistics of 16" in tips[2]
+    assert "4 images a chip at a time, batch statistics of 16" in tips[4]
+
+
+def test_what_is_on_already_or_not_ours_to_change_is_no_advice() -> None:
+    for encoder in ({"remat": True}, {"name": "mine.nets:Net"}):
+        spec = config.resolve({"steps": 100, "batch_size": 64, "encoder": encoder})
+        assert not any("remat" in tip for tip in estimate.advice(spec, compiled(arguments=100, temporaries=3000), CHIP))
 
 
 def test_advice_where_the_state_alone_is_too_large() -> None:
     (tip,) = estimate.advice(SPEC, compiled(arguments=950, temporaries=100), CHIP)
+    assert tip.startswith("--config.optimizer.shard_state=True: each chip holds a share")
+    split = config.resolve({"steps": 100, "batch_size": 64, "optimizer": {"shard_state": True}})
+    (tip,) = estimate.advice(split, compiled(arguments=950, temporaries=100), CHIP)
     assert tip.startswith("the state alone fills the chip")
 
 
@@ -109,3 +120,17 @@ def test_faults_are_told_by_kind_and_by_bytes() -> None:
     (other,) = compiled(collectives={"all-reduce": [9, 101_000_000]}, strangers=("all-gather of 2 x 8 bytes in loss",), **sums).faults()
     assert other.startswith("all-gather of 2 x 8 bytes in loss: only gradients")
     assert Compiled(devices=1, hosts=1, rows=16, **sums).faults() == []
+
+
+def test_a_split_state_gathers_its_parameters_and_nothing_else() -> None:
+    sums: dict[str, int] = {"gathered": 2 * 10**8, "gradients": 10**8, "statistics": 10**6}
+    assert compiled(collectives={"all-reduce": [9, 101_000_000], "all-gather": [5, 200_000_000]}, **sums).faults() == []
+    # 25,000,000 bytes on each of 4 devices are 100,000,000 of gradients
+    scattered = {"all-reduce": [9, 10**6], "reduce-scatter": [5, 25_000_000], "all-gather": [5, 200_000_000]}
+    assert compiled(collectives=scattered, **sums).faults() == []
+    (fewer,) = compiled(collectives=scattered | {"reduce-scatter": [5, 20_000_000]}, **sums).faults()
+    assert fewer.startswith("all-reduces of 81,000,000 bytes are fewer than the gradients' 100,000,000")
+    (twice,) = compiled(collectives={"all-reduce": [9, 101_000_000], "all-gather": [9, 500_000_000]}, **sums).faults()
+    assert twice.startswith("all-gathers of 500,000,000 bytes, where the parameters have 200,000,000")
+    (other,) = compiled(collectives={"all-reduce": [9, 101_000_000]}, strangers=("all-gather of 2 x 8 bytes in loss",), **sums).faults()
+    assert "batch statistics and metrics, and parameters before the step, may cross chips" in other

@@ -89,8 +89,27 @@ def test_a_gather_is_a_fault_with_a_name_and_micro_batches_gather_each(planned: 
     assert found.gradients + found.statistics < collectives["all-reduce"][1] < found.gradients + found.statistics + 8192
 
 
-def test_what_is_compiled_is_what_pretraining_jits(tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    spec, texts = config.load(tiny, []), []
+def test_of_a_split_state_the_parameters_are_gathered_once_and_nothing_else(planned: tuple[str, str, str]) -> None:
+    split = ("optimizer.shard_state", "True")
+    spec = config.load(planned[0], [split, ("optimizer.name", "lars")])
+    found = compile_step(spec, topology.find("cpu:8"), look(spec))
+    shapes, _ = lower(spec, parallel.data_mesh(), look(spec))
+    weights = [leaf for leaf in jax.tree.leaves([shapes.trained, shapes.target["params"]]) if leaf.ndim > 1]
+    unused = shapes.target["params"]["predictor"]["linear_1"]["kernel"]  # nobody asks the target for a prediction
+    assert (found.collectives or {})["all-gather"] == [len(weights) - 1, size_of(weights) - size_of(unused)]
+    assert found.gathered == size_of(weights)
+    assert found.faults() == []
+    whole = size_of(shapes) + size_of([shapes.step])
+    held = whole - size_of([leaf for leaf in jax.tree.leaves(shapes) if leaf.ndim > 1]) * 7 // 8
+    assert held - 64 < found.arguments < held + 1024  # and the batch
+    beside = config.load(planned[0], [split, ("method.beta", "0.5")])
+    (fault, *_) = compile_step(beside, topology.find("cpu:8"), look(beside)).faults()
+    assert fault.startswith("all-gather of 1 x 1,024 bytes in jit(spread_step)/shard_map/")
+
+
+@pytest.mark.parametrize("split", ["False", "True"])
+def test_what_is_compiled_is_what_pretraining_jits(tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, split: str) -> None:
+    spec, texts = config.load(tiny, [("optimizer.shard_state", split)]), []
 
     class Stop(Exception):
         pass

@@ -1,7 +1,9 @@
 """A real run with a tiny network, as a program: started, killed and started again by the tests of killing and of two processes.
 
 usage: tiny_run.py WORKDIR STEPS [key=value ...]     keys: die_at, die_in_save, die_after, sleep, devices,
-fail_data, fail_save (which batch or step), on (in which process), resident (1: the images stay on the devices)
+fail_data, fail_save (which batch or step), on (in which process), only (who dies; without, all),
+resident (1: the images stay on the devices),
+shard (1: each device holds a share of the state)
 """
 
 from __future__ import annotations
@@ -34,10 +36,12 @@ def main() -> None:
     parallel.initialize()
     from tests_tiny import Tiny
 
+    index = str(parallel.process_shard()[0])
+
     class Die(Hook):
         def tick(self, done: int) -> None:
             time.sleep(float(options.get("sleep", 0)))
-            if done == int(options.get("die_at", -1)):
+            if done == int(options.get("die_at", -1)) and options.get("only", index) == index:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     rng = np.random.default_rng(0)
@@ -61,10 +65,11 @@ def main() -> None:
         keep=2,
         writers=["jsonl", Die()],
         data_on_device=options.get("resident") == "1",
+        shard_state=options.get("shard") == "1",
     )
+    leaves = jax.tree_util.tree_leaves_with_path(parallel.gather_to_host(run.state))
     if parallel.is_main():
-        leaves = jax.tree_util.tree_leaves_with_path(run.state)
-        np.savez(workdir / "final.npz", **{jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves})
+        np.savez(workdir / "final.npz", **{jax.tree_util.keystr(path): leaf for path, leaf in leaves})
 
 
 def die_during_save(step: int, delay: float) -> None:
