@@ -135,7 +135,7 @@ def test_a_checkpoint_of_two_processes_with_two_devices_each_is_taken_up_by_four
 
 @pytest.mark.slow
 def test_one_of_two_is_killed_the_other_ends_and_started_again_they_end_bit_identical(cache, tmp_path):
-    """A killed process says nothing to anybody: the other learns of it at once in a collective, or when the heart no longer beats, 88 s later."""
+    """A killed process says nothing to anybody: the other learns of it in a collective, or by its heartbeat, 88 s later."""
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     finish(launch(undisturbed, cache, count=2, devices=1))
     processes = launch(disturbed, cache, count=2, devices=1, kill_data=8, on=1)
