@@ -115,30 +115,35 @@ def test_a_run_of_two_processes_goes_on_in_one(alone, cache, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", [0, 1])
-def test_a_checkpoint_of_two_processes_with_two_devices_each_is_taken_up_by_four_and_by_one(alone, cache, tmp_path, shard):
-    """With ``shard`` each device holds a share of the state, in four processes of one device each too; the one process holds it whole."""
-    saved = tmp_path / "saved"
-    for process in launch(saved, cache, count=2, devices=2, die_at=8, sleep=0.5, shard=shard):
+def test_a_checkpoint_of_two_processes_with_two_devices_each_is_taken_up_by_four_and_by_one(cache, tmp_path, shard):
+    """With ``shard`` each device holds a share of the state, in four processes of one device each too; the one process holds it whole.
+
+    Over twelve steps this network makes 1e-4 of the roundings of another number of devices (1 against 2, no restart): so two are made.
+    """
+    undisturbed, saved = tmp_path / "undisturbed", tmp_path / "saved"
+    finish(launch(undisturbed, cache, count=2, devices=2, shard=shard))
+    for process in launch(saved, cache, count=2, devices=2, die_at=11, sleep=0.5, shard=shard):
         process.communicate(timeout=240)
         assert process.returncode != 0
-    assert (saved / "checkpoints" / "5").is_dir()
+    assert (saved / "checkpoints" / "10").is_dir()
     for count in (4, 1):
         workdir = tmp_path / str(count)
         shutil.copytree(saved, workdir)
         finish(launch(workdir, cache, count=count, devices=1, shard=shard * (count > 1)))
-        assert_same(final(workdir), alone)
+        assert_same(final(workdir), final(undisturbed))
 
 
 @pytest.mark.slow
 def test_one_of_two_is_killed_the_other_ends_and_started_again_they_end_bit_identical(cache, tmp_path):
-    """A killed process says nothing to anybody: the other learns of it when a collective or the store fails."""
+    """A killed process says nothing to anybody: the other learns of it in a collective, or by its heartbeat, 88 s later."""
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     finish(launch(undisturbed, cache, count=2, devices=1))
-    processes = launch(disturbed, cache, count=2, devices=1, die_at=8, only=1)
-    assert processes[1].wait(timeout=240) == -signal.SIGKILL
-    said = processes[0].communicate(timeout=120)[1]  # JAX gives up a silent process after 100 s
+    processes = launch(disturbed, cache, count=2, devices=1, kill_data=8, on=1)
+    processes[1].communicate(timeout=240)
+    assert processes[1].returncode == -signal.SIGKILL
+    said = processes[0].communicate(timeout=240)[1]  # JAX gives up a silent process after 100 s
     assert processes[0].returncode != 0
-    assert re.search("closed by peer|Connection reset|heartbeat|unhealthy|Gloo", said), said[-3000:]
+    assert re.search("Connection (closed|reset) by peer|The following tasks are unhealthy", said), said[-3000:]
     finish(launch(disturbed, cache, count=2, devices=1))
     got, wanted = final(disturbed), final(undisturbed)
     assert not [name for name in wanted if got[name].tobytes() != wanted[name].tobytes()]

@@ -1,7 +1,7 @@
 """A real run with a tiny network, as a program: started, killed and started again by the tests of killing and of two processes.
 
 usage: tiny_run.py WORKDIR STEPS [key=value ...]     keys: die_at, die_in_save, die_after, sleep, devices,
-fail_data, fail_save (which batch or step), on (in which process), only (who dies; without, all),
+fail_data, fail_save (which batch or step), on (in which process), kill_data (the batch at which that process is killed),
 resident (1: the images stay on the devices),
 shard (1: each device holds a share of the state)
 """
@@ -36,19 +36,17 @@ def main() -> None:
     parallel.initialize()
     from tests_tiny import Tiny
 
-    index = str(parallel.process_shard()[0])
-
     class Die(Hook):
         def tick(self, done: int) -> None:
             time.sleep(float(options.get("sleep", 0)))
-            if done == int(options.get("die_at", -1)) and options.get("only", index) == index:
+            if done == int(options.get("die_at", -1)):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     rng = np.random.default_rng(0)
     if "die_in_save" in options:
         die_during_save(int(options["die_in_save"]), float(options["die_after"]))
     if parallel.process_shard()[0] == int(options.get("on", 0)):
-        fail_somewhere(int(options.get("fail_data", 0)), int(options.get("fail_save", 0)))
+        fail_somewhere(int(options.get("fail_data", 0)), int(options.get("fail_save", 0)), int(options.get("kill_data", 0)))
     method = Byol(Tiny(), MLP(hidden=8, out=8), MLP(hidden=8, out=8), num_classes=10)
     run = pretrain(
         method,
@@ -89,8 +87,8 @@ def die_during_save(step: int, delay: float) -> None:
     Checkpoints.save = save  # type: ignore[method-assign]
 
 
-def fail_somewhere(batch: int, step: int) -> None:
-    """Makes the data raise at its ``batch``-th batch, or the disk be full when ``step`` is saved; 0: never."""
+def fail_somewhere(batch: int, step: int, killed: int) -> None:
+    """The data raises at its ``batch``-th batch, SIGKILL comes at its ``killed``-th, the disk is full when ``step`` is saved; 0: never."""
     from byol_jax.checkpoint import ocp
     from byol_jax.data.prefetch import Batches
 
@@ -98,7 +96,10 @@ def fail_somewhere(batch: int, step: int) -> None:
     seen = itertools.count(1)
 
     def next_batch(self: Batches) -> object:
-        if next(seen) == batch:
+        count = next(seen)
+        if count == killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if count == batch:
             raise ValueError("7 of 9 files cannot be decoded")
         return given(self)
 
