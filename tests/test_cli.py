@@ -136,6 +136,7 @@ def test_show_prints_and_trains_nothing(tiny: str, capsys: pytest.CaptureFixture
     assert "variant 'wode': it must be one of wide (did you mean 'wide'?)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_whose_images_stay_on_the_device_tells_the_same(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Digit for digit, on the tests' 8 devices; and it can go on without."""
     told = []

@@ -89,6 +89,7 @@ def test_a_gather_is_a_fault_with_a_name_and_micro_batches_gather_each(planned: 
     assert found.gradients + found.statistics < collectives["all-reduce"][1] < found.gradients + found.statistics + 8192
 
 
+@pytest.mark.slow
 def test_of_a_split_state_the_parameters_are_gathered_once_and_nothing_else(planned: tuple[str, str, str]) -> None:
     split = ("optimizer.shard_state", "True")
     spec = config.load(planned[0], [split, ("optimizer.name", "lars")])

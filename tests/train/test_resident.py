@@ -151,7 +151,8 @@ def test_a_run_ends_with_the_same_bits_also_when_resumed_on_the_other_road(devic
         assert_same_bits(run(devices, on_device=True, workdir=tmp_path / "other").state, whole.state)
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 8])
 def test_the_whole_recipe_through_a_convolutional_network_keeps_the_bits(devices):
     """Crops, colours, blur, solarisation: where a compiler that fused the fetch into them could round otherwise."""
     images = np.random.default_rng(2).integers(0, 256, (40, 24, 20, 3), np.uint8)
