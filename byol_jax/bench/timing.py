@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -71,7 +72,7 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, 
     Raises:
       ValueError: no repeat.
     """
-    return take_turns({name: lambda call=call: lap(call) for name, call in calls.items()}, repeats, warm=True)  # type: ignore[misc]
+    return take_turns({name: partial(lap, call) for name, call in calls.items()}, repeats, warm=True)
 
 
 def take_turns(measures: Mapping[str, Callable[[], Lap]], repeats: int, *, warm: bool) -> dict[str, Timed]:
