@@ -2,7 +2,7 @@
 
 Command:  byol-jax pretrain --config configs/digits.py --workdir runs/digits
 Hardware: 2 CPU cores, minutes (measured: 3:08 on one of them, compilation and the evaluations during the run included).
-Expected: measured on one CPU core each, mean and standard deviation over seeds 0, 1, 2 (`byol-jax evaluate fewlabels --workdir runs/digits`);
+Expected: mean and standard deviation over seeds 0, 1, 2, each on one CPU core (`byol-jax evaluate fewlabels --workdir runs/digits`);
           linear top-1 %, 359 test images:      1 label a class   10 labels    all
             BYOL                                84.1 +- 2.1       97.1 +- 0.4  99.2 +- 0.0
             the same network untrained          46.9 +- 1.5       87.3 +- 0.9  96.8 +- 1.4
