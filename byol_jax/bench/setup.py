@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from byol_jax import build, data, parallel
+from byol_jax.build import objects
 from byol_jax.config import ConfigError, Spec
 from byol_jax.method import Byol, ByolState, init
 from byol_jax.train import start
@@ -95,7 +96,6 @@ def noise(spec: Spec) -> dict[str, np.ndarray]:
     if spec.views.function is not None:
         raise ConfigError([f"--synthetic: views.function = {spec.views.function!r} makes views of its own form; bench it on its data"])
     draw, shape = np.random.default_rng(spec.seed), (spec.batch_size, spec.views.size, spec.views.size, 3)
-    arrays = spec.data.source in ("digits", "idx", "npz") or spec.data.in_memory
-    names = ("image",) if arrays and spec.data.augment_on == "device" else ("view1", "view2")
+    names = ("image",) if objects.crops_on_device(spec) else ("view1", "view2")
     images = {name: draw.integers(0, 256, shape, np.uint8) for name in names}
     return {**images, "label": draw.integers(0, CLASSES, spec.batch_size, np.int32)}

@@ -105,7 +105,7 @@ def make_train_step(
         target move once (paper Table 16).
       log: further schedules to report by name, such as {"learning_rate": schedule}.
       stack_views: both views in one pass of each network, or one after the other; the result is the same. None: in one pass, but on a CPU,
-        where two take a tenth less time (ResNets of 8 convolutions; a shared 2-core machine, by processor time).
+        where two take a tenth less time (configs/digits.py, configs/cifar10.py:small; a busy 2-core machine, processor time).
 
     Returns:
       A pure function. Its metrics are float32 scalars: loss, those of ``method.loss`` (cosine_1, cosine_2), tau (if any), grad_norm,

@@ -29,7 +29,7 @@ TPUS = {
     "v4": Chip("TPU v4", 32 * GIB, 275e12, 1200e9, "https://cloud.google.com/tpu/docs/v4", ("TPU v4",)),
     "v5e": Chip("TPU v5e", 16 * GIB, 197e12, 819e9, "https://cloud.google.com/tpu/docs/v5e", ("TPU v5 lite", "TPU v5e")),
     "v5p": Chip("TPU v5p", 95 * GIB, 459e12, 2765e9, "https://cloud.google.com/tpu/docs/v5p", ("TPU v5", "TPU v5p")),
-    "v6e": Chip("TPU v6e", 32 * GIB, 918e12, 1640e9, "https://cloud.google.com/tpu/docs/v6e", ("TPU v6 lite", "TPU v6e")),
+    "v6e": Chip("TPU v6e", 32 * GIB, 918e12, 1600e9, "https://cloud.google.com/tpu/docs/v6e", ("TPU v6 lite", "TPU v6e")),
 }
 A100 = "https://www.nvidia.com/en-us/data-center/a100/"
 GPUS = (  # a card tells its memory itself; of those with a name in common the fastest memory, so that times stay lower bounds
