@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from byol_jax.models.convolution import convolve
+from byol_jax.models.norm import Groups, Norm, at_least_float32, relu
+from byol_jax.models.pool import max_pool
 
 # Truncated normal with standard deviation 0.8796 / sqrt(fan_in): the official code does not widen it to make up for the truncation.
 fan_in_init = nn.initializers.variance_scaling(0.87962566103423978**2, "fan_in", "truncated_normal")
@@ -58,26 +60,11 @@ class Block(nn.Module):
             stride = self.stride if i == self.kernels.index(3) else 1
             y = self.conv(self.channels if i == last else inner, kernel, strides=stride, name=f"conv_{i}")(y)
             scale_init = nn.initializers.zeros if i == last and self.zero_init else nn.initializers.ones
-            y = self.norm(scale_init=scale_init, name=f"norm_{i}")(y)
-            y = nn.relu(y) if i < last else y
+            y = self.norm(scale_init=scale_init, relu=i < last, name=f"norm_{i}")(y)
         if self.project:
             x = self.conv(self.channels, 1, strides=self.stride, name="shortcut_conv")(x)
             x = self.norm(name="shortcut_norm")(x)
-        return nn.relu(x + y)
-
-
-class Norm(nn.BatchNorm):
-    """BatchNorm that takes statistics and normalises at least in float32, and returns the dtype it was given."""
-
-    def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-        return super().__call__(_at_least_float32(x), *args, **kwargs).astype(x.dtype)
-
-
-class Groups(nn.GroupNorm):
-    """GroupNorm that normalises at least in float32, and returns the dtype it was given."""
-
-    def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-        return super().__call__(_at_least_float32(x), *args, **kwargs).astype(x.dtype)
+        return relu(x + y)
 
 
 class StandardizedConv(nn.Conv):
@@ -151,15 +138,15 @@ class ResNet(nn.Module):
         block: Any = nn.remat(Block) if self.remat and train and not self.is_initializing() else Block
 
         x = conv(self.width * self.stem_channels, 7 if big else 3, strides=2 if big else 1, name="stem_conv")(x)
-        x = nn.relu(norm(name="stem_norm")(x))
-        x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=_pads(self.padding, 3)) if big else x
+        x = norm(relu=True, name="stem_norm")(x)
+        x = max_pool(x, _explicit(self.padding, x.shape[1:3])) if big else x
         for s, (size, channels) in enumerate(zip(self.stage_sizes, self.channels, strict=True)):
             for b in range(size):
                 stride = 2 if b == 0 and s > 0 else 1
                 project = b == 0 and (self.shortcut == "first" or stride > 1 or x.shape[-1] != self.width * channels)
                 name = f"stage{s}_block{b}"
                 x = block(self.width * channels, kernels, stride, project, conv, norm, self.zero_init_last_bn, name=name)(x)
-        return _at_least_float32(x).mean(axis=(1, 2))
+        return at_least_float32(x).mean(axis=(1, 2))
 
     def _check(self) -> None:
         for name, choices in CHOICES.items():
@@ -174,12 +161,13 @@ def _conv(padding: str, features: int, side: int, *, kind: type[nn.Conv] = nn.Co
 
 
 def _pads(padding: str, side: int) -> Any:
-    """What flax takes as the padding of a kernel of this side; max_pool pads with -inf, as PyTorch's does."""
+    """What flax takes as the padding of a kernel of this side."""
     return "SAME" if padding == "same" else ((side // 2, side // 2),) * 2
 
 
-def _at_least_float32(x: jax.Array) -> jax.Array:
-    return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
+def _explicit(padding: str, sides: Sequence[int]) -> Any:
+    """The pool's padding, before and after: for 3x3 windows two apart SAME is (0, 1) of an even side and (1, 1) of an odd one."""
+    return tuple((side % 2, 1) if padding == "same" else (1, 1) for side in sides)
 
 
 def resnet(

@@ -1,0 +1,138 @@
+"""The norms of the ResNets, each with the ReLU that may follow it.
+
+Training a ResNet on an accelerator is bound by the memory that its activations move through, and half of that is BatchNorm. So its way
+back is written out here: of an activation it keeps the convolution's output alone, and passes over it twice, once for the two sums that
+it needs and once to apply them. What automatic differentiation makes of the same formula passes over it four times.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+class Norm(nn.BatchNorm):
+    """BatchNorm that takes statistics and normalises at least in float32, and returns the dtype it was given.
+
+    Attributes:
+      relu: whether a ReLU follows.
+    """
+
+    relu: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+        frozen = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        channels = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, channels, jnp.float32)
+        bias = self.param("bias", self.bias_init, channels, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        if frozen:
+            return normalized(x, scale, bias, mean.value, jax.lax.rsqrt(var.value + self.epsilon), self.relu)
+        y, batch_mean, batch_var = batch_norm(x, scale, bias, None if self.is_initializing() else self.axis_name, self.epsilon, self.relu)
+        if not self.is_initializing():
+            mean.value = self.momentum * mean.value + (1 - self.momentum) * jax.lax.stop_gradient(batch_mean)
+            var.value = self.momentum * var.value + (1 - self.momentum) * jax.lax.stop_gradient(batch_var)
+        return y
+
+
+class Groups(nn.GroupNorm):
+    """GroupNorm that normalises at least in float32, and returns the dtype it was given.
+
+    Attributes:
+      relu: whether a ReLU follows.
+    """
+
+    relu: bool = False
+
+    def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        y = super().__call__(at_least_float32(x), *args, **kwargs).astype(x.dtype)
+        return relu(y) if self.relu else y
+
+
+def normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, rsqrt: jax.Array, with_relu: bool) -> jax.Array:
+    """scale (x - mean) rsqrt + bias, and its positive part if asked; computed at least in float32, returned as ``x``'s dtype."""
+    y = (at_least_float32(x) - mean) * (rsqrt * scale) + bias
+    return (jnp.maximum(y, 0) if with_relu else y).astype(x.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float, with_relu: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(normalised x, mean, variance): [..., C], [C], [C]; statistics over all axes but the last, and over ``axis_name``.
+
+    The variance is the mean square less the squared mean, so that one pass gives both. Mean and variance are for running averages: no
+    gradient comes back through them.
+    """
+    return _forward(x, scale, bias, axis_name, epsilon, with_relu)[0]
+
+
+def _forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float, with_relu: bool
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Residuals]:
+    wide, over = at_least_float32(x), tuple(range(x.ndim - 1))
+    mean, square = _over_devices(wide.mean(over), jnp.square(wide).mean(over), axis_name)
+    var = jnp.maximum(0, square - jnp.square(mean))
+    rsqrt = jax.lax.rsqrt(var + epsilon)
+    return (normalized(x, scale, bias, mean, rsqrt, with_relu), mean, var), (x, scale, bias, mean, rsqrt)
+
+
+def _backward(
+    axis_name: Any, epsilon: float, with_relu: bool, residuals: Residuals, gradients: tuple[jax.Array, jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, scale, bias, mean, rsqrt = residuals
+    over, rows = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+
+    def parts(x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        centred, dy = at_least_float32(x) - mean, at_least_float32(dy)
+        return centred * rsqrt, jnp.where(centred * (rsqrt * scale) + bias > 0, dy, 0) if with_relu else dy
+
+    normal, dy = parts(x, gradients[0])
+    # The barrier keeps XLA from writing what both passes share to memory, and from adding up the views' sums in a third one.
+    x, again, along_bias, along_scale = jax.lax.optimization_barrier((x, gradients[0], dy.sum(over), (dy * normal).sum(over)))
+    shift, slope = _over_devices(along_bias / rows, along_scale / rows, axis_name)
+    normal, dy = parts(x, again)
+    dx = (dy - shift - normal * slope) * (rsqrt * scale)
+    return dx.astype(x.dtype), along_scale, along_bias
+
+
+def _over_devices(first: jax.Array, second: jax.Array, axis_name: Any) -> tuple[jax.Array, jax.Array]:
+    """The means over the devices of two vectors, in one message."""
+    if axis_name is None:
+        return first, second
+    both = jax.lax.pmean(jnp.stack([first, second]), axis_name)
+    return both[0], both[1]
+
+
+batch_norm.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def relu(x: jax.Array) -> jax.Array:
+    """The positive part. Its way back looks at the result, which the next layer keeps anyway, and not at ``x``."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = jax.lax.optimization_barrier(jnp.maximum(x, 0))  # else XLA makes it again where the next block adds to it
+    return y, y
+
+
+def _relu_backward(y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where(y > 0, dy, 0),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """``x``, in float32 if its dtype is a narrower one."""
+    return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)

@@ -1,0 +1,65 @@
+"""The max pool of the ImageNet stem: windows of 3x3 pixels, two apart."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+Kept = tuple[jax.Array, jax.Array]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def max_pool(x: jax.Array, pads: Pads) -> jax.Array:
+    """The maximum of every window: [B, H, W, C] -> [B, H', W', C]; outside the image is -inf.
+
+    The gradient goes to the first of a window's largest pixels, row by row, as ``flax.linen.max_pool`` has it. There XLA keeps the image
+    and scatters into it; here each window keeps one byte, the place of that pixel, and the pixels gather from the windows they are in.
+
+    Args:
+      pads: rows above and below, columns left and right.
+    """
+    return nn.max_pool(x, (3, 3), (2, 2), pads)
+
+
+def _forward(x: jax.Array, pads: Pads) -> tuple[jax.Array, Kept]:
+    down, right = ((size + sum(pad) - 3) // 2 + 1 for size, pad in zip(x.shape[1:3], pads, strict=True))
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+    best = padded[:, : 2 * down - 1 : 2, : 2 * right - 1 : 2]
+    place = jnp.zeros(best.shape, jnp.uint8)
+    for tap in range(1, 9):
+        i, j = divmod(tap, 3)
+        seen = padded[:, i : i + 2 * down - 1 : 2, j : j + 2 * right - 1 : 2]
+        place = jnp.where(seen > best, jnp.uint8(tap), place)
+        best = jnp.maximum(best, seen)
+    return best, (place, jnp.zeros((0, *x.shape[1:3])))
+
+
+def _backward(pads: Pads, kept: Kept, dy: jax.Array) -> tuple[jax.Array]:
+    """Even and odd rows, and columns, lie in different windows: so the four kinds of pixels are made apart, and woven together."""
+    place, (_, height, width) = kept[0], kept[1].shape
+    (above, _), (left, _) = pads
+
+    def pixels(row: int, column: int) -> jax.Array:
+        total = jnp.zeros((), dy.dtype)
+        for i in range((row + above) % 2, 3, 2):
+            for j in range((column + left) % 2, 3, 2):
+                given = jnp.where(place == 3 * i + j, dy, 0)
+                total += _moved(given, (row + above - i) // 2, (column + left - j) // 2, -(-height // 2), -(-width // 2))
+        return total
+
+    woven = jnp.stack([jnp.stack([pixels(row, column) for column in range(2)], axis=3) for row in range(2)], axis=2)
+    batch, down, _, right, _, channels = woven.shape
+    return (woven.reshape(batch, 2 * down, 2 * right, channels)[:, :height, :width],)
+
+
+def _moved(x: jax.Array, down: int, right: int, height: int, width: int) -> jax.Array:
+    """What lies ``down`` rows lower and ``right`` columns further, for ``height`` x ``width`` places; 0 where nothing does."""
+    rows, columns = (-down, height + down - x.shape[1], 0), (-right, width + right - x.shape[2], 0)
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
+
+
+max_pool.defvjp(_forward, _backward)

@@ -1,0 +1,49 @@
+"""The stem's pool against flax's: values, and gradients bit for bit, ties included."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from byol_jax.models.pool import max_pool
+
+
+def both(x: np.ndarray, pads: tuple) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(result, gradient) of ours and of flax's, for a gradient of whole numbers, whose sums are exact in any order."""
+    found = []
+    for pool in (lambda x: max_pool(x, pads), lambda x: nn.max_pool(x, (3, 3), (2, 2), pads)):
+        y, back = jax.vjp(pool, jnp.asarray(x))
+        dy = np.random.default_rng(1).integers(-9, 10, y.shape).astype(x.dtype)
+        found.append((np.asarray(y), np.asarray(back(jnp.asarray(dy))[0])))
+    return found
+
+
+def test_by_hand() -> None:
+    """Two windows side by side on 3x5 pixels share the middle column; the 5 is in both, and of two 7s in a row the first counts."""
+    x = np.array([[1, 2, 5, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]], np.float32)[None, :, :, None]
+    _, back = jax.vjp(lambda x: max_pool(x, ((0, 0), (0, 0))), jnp.asarray(x))
+    gradient = np.asarray(back(jnp.array([[[[10.0], [3.0]]]]))[0])[0, :, :, 0]
+    np.testing.assert_array_equal(gradient, [[0, 0, 13, 0, 0], [0] * 5, [0] * 5])
+    x[0, 0] = np.array([[7, 7, 5, 0, 0]], np.float32).T
+    gradient = np.asarray(jax.vjp(lambda x: max_pool(x, ((0, 0), (0, 0))), jnp.asarray(x))[1](jnp.array([[[[10.0], [3.0]]]]))[0])
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[10, 0, 3, 0, 0], [0] * 5, [0] * 5])
+
+
+@pytest.mark.parametrize("pads", [((0, 1), (0, 1)), ((1, 1), (1, 1)), ((1, 1), (0, 0)), ((0, 0), (1, 2))])
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 7, 9, 2), (1, 5, 4, 1)])
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_as_flax_pools(shape: tuple[int, ...], pads: tuple, dtype: type) -> None:
+    """Small whole numbers: many ties, in every window."""
+    x = np.random.default_rng(0).integers(-2, 3, shape).astype(dtype)
+    (y, gradient), (expected, expected_gradient) = both(x, pads)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(gradient.astype(np.float32), expected_gradient.astype(np.float32))
+
+
+def test_between_forward_and_backward_a_byte_a_window_is_kept() -> None:
+    x = jnp.zeros((2, 8, 8, 3))
+    kept = jax.eval_shape(lambda x: jax.tree.leaves(jax.vjp(lambda x: max_pool(x, ((0, 1), (0, 1))), x)[1]), x)
+    assert sum(leaf.size * leaf.dtype.itemsize for leaf in kept) == 2 * 4 * 4 * 3
