@@ -33,8 +33,8 @@ class Program:
     def __init__(self, step: TrainStep, setup: Setup) -> None:
         jitted: Any = compiled(step, None, setup.mesh, setup.spec.optimizer.shard_state)
         self.state, self.batch = setup.state(), setup.placed()
-        self.lowered = jitted.lower(self.state, self.batch)
-        self.compiled = self.lowered.compile()
+        self.traced = jitted.trace(self.state, self.batch)
+        self.compiled = self.traced.lower().compile()
 
     def __call__(self) -> Any:
         self.state, metrics = self.compiled(self.state, self.batch)
@@ -107,7 +107,7 @@ def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result
     }
     times = in_turns(calls, repeats)
     rest = what_is_left(times["step"], times[AUGMENT], times[UPDATE])
-    flops = compiler.flops(whole.lowered, whole.compiled, setup.mesh.size)
+    flops = compiler.flops(whole.traced, whole.compiled, setup.mesh.size)
     facts: dict[str, Any] = {
         "flops": flops,
         "share_of_bf16_peak": compiler.share_of_peak(flops, times["step"].median, list(setup.mesh.devices.flat)),
@@ -115,7 +115,7 @@ def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result
         "memory_from": memory_from,
     }
     if peer:
-        facts |= {"baseline_flops": compiler.flops(peer.lowered, peer.compiled, setup.mesh.size)}
+        facts |= {"baseline_flops": compiler.flops(peer.traced, peer.compiled, setup.mesh.size)}
         facts |= {"baseline_compiled_memory": _compiled_memory(peer), "compiled_memory": _compiled_memory(whole)}
     rows = [Row("step", times["step"], spec.batch_size), Row(AUGMENT, times[AUGMENT]), Row("forward + backward, the rest", rest)]
     rows += [Row(UPDATE, times[UPDATE])] + ([Row(PEER, times[PEER], spec.batch_size)] if peer else [])

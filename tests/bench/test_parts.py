@@ -51,15 +51,31 @@ def test_flops_of_two_dense_layers(devices: int) -> None:
     rows, whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("data"), PartitionSpec()))
     x, first, second = jnp.ones((b, i)), jnp.ones((i, h)), jnp.ones((h, o))
     placed = jax.device_put(x, rows), jax.device_put(first, whole), jax.device_put(second, whole)
-    lowered = jax.jit(lambda x, first, second: jax.nn.relu(x @ first) @ second).lower(*placed)
-    assert compiler.flops(lowered, lowered.compile(), devices) == 2 * b * i * h + 2 * b * h * o + b * h
+    traced = jax.jit(lambda x, first, second: jax.nn.relu(x @ first) @ second).trace(*placed)
+    assert compiler.flops(traced, traced.lower().compile(), devices) == 2 * b * i * h + 2 * b * h * o + b * h
 
 
-def test_flops_of_a_gpu_count_what_its_libraries_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flops_of_a_gpu_are_counted_in_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 3x3 convolution of 4 channels to 8 on 10x6 pixels, stride 2, batch 2: 2 x (2 5 3 8) x (3 3 4) FLOPs; each gradient as many.
+
+    The dense layer: 2 x (2 x 8 x 5), and twice that back. The loop turns three times, and two devices share the rows.
+    """
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    written: Any = SimpleNamespace(cost_analysis=lambda: {"flops": 100.0})
-    compiled: Any = SimpleNamespace(cost_analysis=lambda: [{"flops": 7.0}])
-    assert compiler.flops(written, compiled, 2) == 200.0
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+
+    def loss(weights: Any, x: jax.Array) -> jax.Array:
+        kernel, dense = weights
+        y = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.sum(y.mean((1, 2)) @ dense)
+
+    def three(weights: Any, x: jax.Array) -> Any:
+        return jax.lax.scan(lambda total, _: (total + jnp.sum(jax.grad(loss, argnums=1)(weights, x)), None), 0.0, length=3)[0]
+
+    both = jax.shard_map(three, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec("data")), out_specs=PartitionSpec(), check_vma=False)
+    traced = jax.jit(both).trace((jnp.ones((3, 3, 4, 8)), jnp.ones((8, 5))), jnp.ones((4, 10, 6, 4)))
+    unused: Any = None
+    conv, product = 2 * (2 * 5 * 3 * 8) * (3 * 3 * 4), 2 * 2 * 8 * 5
+    assert compiler.flops(traced, unused, 2) == 2 * 3 * (2 * conv + 2 * product)
 
 
 def test_memory_of_a_device_and_of_a_program() -> None:

@@ -48,3 +48,39 @@ def test_where_it_is_a_matrix_product(side: int, product: bool) -> None:
     for platform in ("cuda", "tpu"):
         assert "stablehlo.convolution" in text(platform)
         assert "stablehlo.dot_general" not in text(platform)
+
+
+def on_a_gpu(x: jax.Array, kernel: jax.Array, *, cuda: Any = None, default: Any, **others: Any) -> jax.Array:
+    del others
+    return (cuda or default)(x, kernel)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 7), (10, 11)])
+@pytest.mark.parametrize(("kernel", "channels"), [(7, 3), (3, 1), (4, 2)])
+@pytest.mark.parametrize("padding", ["SAME", ((3, 3), (2, 3))])
+def test_folded_pixels_give_the_same(
+    height: int, width: int, kernel: int, channels: int, padding: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form of a GPU, computed here: values, and the gradients of kernel and image."""
+    x = jax.random.normal(jax.random.key(0), (2, height, width, channels))
+    weights = jax.random.normal(jax.random.key(1), (kernel, kernel, channels, 5))
+
+    def loss(x: jax.Array, weights: jax.Array, form: Any) -> jax.Array:
+        y = form(x, weights, (2, 2), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.sum(jnp.square(y) * jnp.linspace(0, 1, y.size).reshape(y.shape))
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", on_a_gpu)
+    found, wanted = (jax.value_and_grad(loss, argnums=(0, 1))(x, weights, form) for form in (convolve, jax.lax.conv_general_dilated))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-4), found, wanted)
+
+
+def test_pixels_are_folded_on_a_gpu_and_in_a_stem_only() -> None:
+    """7x7 over 3 channels is 4x4 over 16: 12, and 4 of zeros."""
+
+    def kernels(platform: str, channels: int, stride: int) -> bool:
+        run = jax.jit(lambda x, k: convolve(x, k, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+        text = run.trace(jnp.ones((1, 32, 32, channels)), jnp.ones((7, 7, channels, 8))).lower(lowering_platforms=(platform,)).as_text()
+        return "tensor<4x4x16x8xf32>" in text
+
+    assert kernels("cuda", 3, 2)
+    assert not any((kernels("cpu", 3, 2), kernels("tpu", 3, 2), kernels("cuda", 3, 1), kernels("cuda", 5, 2)))
