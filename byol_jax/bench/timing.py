@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+
+LEAST = 0.2  # seconds of a repeat: of short calls several, so that a device has its next one before it has done the last
 
 
 class Lap(NamedTuple):
@@ -59,20 +62,31 @@ def what_is_left(whole: Timed, *parts: Timed) -> Timed:
     return Timed(seconds, cpu)
 
 
-def lap(call: Callable[[], Any]) -> Lap:
-    """A call, until what it returns is there."""
+def lap(call: Callable[[], Any], times: int = 1) -> Lap:
+    """One of so many calls, begun one after the other, as a run begins its steps: until what the last one returns is there."""
     wall, cpu = time.perf_counter(), time.process_time()
-    jax.block_until_ready(call())
-    return Lap(time.perf_counter() - wall, time.process_time() - cpu)
+    for _ in range(times):
+        made = call()
+    jax.block_until_ready(made)
+    return Lap((time.perf_counter() - wall) / times, (time.process_time() - cpu) / times)
 
 
-def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timed]:
-    """Times every call once a round, ``repeats`` rounds, after one round that compiles and is not counted.
+def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int, least: float = LEAST) -> dict[str, Timed]:
+    """Times every call once a round, ``repeats`` rounds, after a call each that compiles and is not counted.
+
+    Args:
+      least: seconds that a repeat measures; a call that takes less is made more than once.
 
     Raises:
       ValueError: no repeat.
     """
-    return take_turns({name: partial(lap, call) for name, call in calls.items()}, repeats, warm=True)
+    measures = {name: partial(lap, call, _how_often(call, least)) for name, call in calls.items()}
+    return take_turns(measures, repeats, warm=False)
+
+
+def _how_often(call: Callable[[], Any], least: float) -> int:
+    lap(call)
+    return max(1, math.ceil(least / lap(call).wall))
 
 
 def take_turns(measures: Mapping[str, Callable[[], Lap]], repeats: int, *, warm: bool) -> dict[str, Timed]:

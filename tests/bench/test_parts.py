@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,8 +33,8 @@ def test_the_ratio_is_of_neighbours() -> None:
 
 def test_calls_are_measured_in_turns_after_one_round() -> None:
     asked: list[str] = []
-    times = in_turns({name: lambda name=name: asked.append(name) for name in ("ours", "peer")}, 3)  # type: ignore[misc]
-    assert asked == ["ours", "peer"] * 4
+    times = in_turns({name: partial(asked.append, name) for name in ("ours", "peer")}, 3, least=0.0)
+    assert asked == ["ours"] * 2 + ["peer"] * 2 + ["ours", "peer"] * 3  # two each to compile and to see how long one takes
     assert {name: len(timed.seconds) for name, timed in times.items()} == {"ours": 3, "peer": 3}
     numbers = iter([Lap(1.0, 0.1), Lap(2.0, 0.2), Lap(3.0, 0.3), Lap(4.0, 0.4)])
     found = take_turns({"a": lambda: next(numbers), "b": lambda: next(numbers)}, 2, warm=False)
@@ -41,6 +42,18 @@ def test_calls_are_measured_in_turns_after_one_round() -> None:
     assert what_is_left(found["b"], found["a"]) == Timed((1.0, 1.0), (0.1, pytest.approx(0.1)))
     with pytest.raises(ValueError, match="--repeats 0: must be 1 or more"):
         in_turns({}, 0)
+
+
+def test_short_calls_are_made_more_than_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that each call moves on by 1/16 s: four of them are 1/4 s, and a lap is their mean."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def call() -> None:
+        now[0] += 0.0625
+
+    assert in_turns({"step": call}, 2, least=0.2)["step"].seconds == (0.0625, 0.0625)
+    assert now[0] == 0.0625 * (2 + 2 * 4)
 
 
 @pytest.mark.parametrize("devices", [1, 4])
