@@ -1,8 +1,11 @@
 """The norms of the ResNets, each with the ReLU that may follow it.
 
-Training a ResNet on an accelerator is bound by the memory that its activations move through, and half of that is BatchNorm. So its way
-back is written out here: of an activation it keeps the convolution's output alone, and passes over it twice, once for the two sums that
-it needs and once to apply them. What automatic differentiation makes of the same formula passes over it four times.
+Training a ResNet on a GPU is bound by the memory that its activations move through, and half of that is BatchNorm. So its way back is
+written out here: of an activation it keeps the convolution's output alone, and passes over it twice, once for the two sums that it needs
+and once to apply them. What automatic differentiation makes of the same formula passes over it four times. A ResNet-50's step at 224 px
+moves 256 GB for a batch of 256 with this file and ``pool``, and 279 GB without (counted in XLA's program for an H200). A CPU's step takes
+6 to 8% less time (configs/digits.py, configs/cifar10.py:small). A TPU's compiler joins the derivative of the formula to the
+convolutions before and after it, and moves a tenth less with it: there it is left alone.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+Normalised = tuple[jax.Array, jax.Array, jax.Array]
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
@@ -60,24 +64,23 @@ class Groups(nn.GroupNorm):
 def normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, rsqrt: jax.Array, with_relu: bool) -> jax.Array:
     """scale (x - mean) rsqrt + bias, and its positive part if asked; computed at least in float32, returned as ``x``'s dtype."""
     y = (at_least_float32(x) - mean) * (rsqrt * scale) + bias
-    return (jnp.maximum(y, 0) if with_relu else y).astype(x.dtype)
+    return (nn.relu(y) if with_relu else y).astype(x.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def batch_norm(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float, with_relu: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float, with_relu: bool) -> Normalised:
     """(normalised x, mean, variance): [..., C], [C], [C]; statistics over all axes but the last, and over ``axis_name``.
 
     The variance is the mean square less the squared mean, so that one pass gives both. Mean and variance are for running averages: no
     gradient comes back through them.
     """
-    return _forward(x, scale, bias, axis_name, epsilon, with_relu)[0]
+    options = {"axis_name": axis_name, "epsilon": epsilon, "with_relu": with_relu}
+    derived, written = (lambda *args: _forward(*args, **options)[0]), (lambda *args: _written_out(*args, *options.values()))
+    return jax.lax.platform_dependent(x, scale, bias, tpu=derived, default=written)
 
 
 def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float, with_relu: bool
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Residuals]:
+) -> tuple[Normalised, Residuals]:
     wide, over = at_least_float32(x), tuple(range(x.ndim - 1))
     mean, square = _over_devices(wide.mean(over), jnp.square(wide).mean(over), axis_name)
     var = jnp.maximum(0, square - jnp.square(mean))
@@ -85,8 +88,13 @@ def _forward(
     return (normalized(x, scale, bias, mean, rsqrt, with_relu), mean, var), (x, scale, bias, mean, rsqrt)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _written_out(x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float, with_relu: bool) -> Normalised:
+    return _forward(x, scale, bias, axis_name, epsilon, with_relu)[0]
+
+
 def _backward(
-    axis_name: Any, epsilon: float, with_relu: bool, residuals: Residuals, gradients: tuple[jax.Array, jax.Array, jax.Array]
+    axis_name: Any, epsilon: float, with_relu: bool, residuals: Residuals, gradients: Normalised
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale, bias, mean, rsqrt = residuals
     over, rows = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
@@ -112,7 +120,7 @@ def _over_devices(first: jax.Array, second: jax.Array, axis_name: Any) -> tuple[
     return both[0], both[1]
 
 
-batch_norm.defvjp(_forward, _backward)
+_written_out.defvjp(_forward, _backward)
 
 
 @jax.custom_vjp
