@@ -54,6 +54,7 @@ setup(
         "wandb": WANDB,
         "safetensors": SAFETENSORS,
         "torch": ["torch>=2.4", *SAFETENSORS],
+        "lightly": ["lightly>=1.5", "torch>=2.4", "torchvision>=0.19"],  # the peer of `byol-jax bench --peer lightly`
         "parquet": PARQUET,
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24"],
         "search": SEARCH,

@@ -129,12 +129,17 @@ def parser() -> argparse.ArgumentParser:
     benched = verb("bench", bench, "measure how fast a configuration runs here")
     benched.add_argument("what", choices=BENCHES, help="; ".join(f"{name}: {text}" for name, text in BENCHES.items()))
     _config(benched, required=True)
+    _bench_options(benched)
+    return root
+
+
+def _bench_options(benched: argparse.ArgumentParser) -> None:
     benched.add_argument("--batch-size", type=int, metavar="N", help="the configuration's if not given")
     benched.add_argument("--repeats", type=int, default=10, metavar="N", help="of which the median counts (10)")
     benched.add_argument("--synthetic", action="store_true", help="on noise of the configuration's shapes: needs no data and no TensorFlow")
     benched.add_argument("--baseline", action="store_true", help="step, input: the official recipe's form as well, in turns, and the ratio")
+    benched.add_argument("--peer", choices=("lightly",), help="step, input: lightly's BYOL in PyTorch as well (extra lightly), in turns")
     benched.add_argument("--json", metavar="FILE.jsonl", help="add a line with all of it to this file")
-    return root
 
 
 BENCHES = {
@@ -254,5 +259,5 @@ def bench(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     spec = cfg.load(args.config, changes.items())
     from byol_jax import bench
 
-    options = {name: getattr(args, name) for name in ("json", "repeats", "synthetic", "baseline")}
+    options = {name: getattr(args, name) for name in ("json", "repeats", "synthetic", "baseline", "peer")}
     bench.run(args.what, spec, config=args.config, changes=changes, **options)

@@ -1,4 +1,4 @@
-"""How fast a configuration runs here: its step, augmentation, input and frozen encoder, with the official recipe's form beside them."""
+"""How fast a configuration runs here: its step, augmentation, input and frozen encoder, beside the official recipe's form and lightly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(
       what: a key of ``BENCHES``.
       config, changes: where ``spec`` comes from, for the record.
       json: a .jsonl file.
-      options: ``synthetic``, noise instead of data; ``baseline``, the official form in turns with ours.
+      options: ``synthetic``, noise instead of data; ``baseline``, the official form in turns with ours; ``peer``, "lightly" or None.
 
     Raises:
       ConfigError, ValueError: an option that does not fit; nothing was measured then.

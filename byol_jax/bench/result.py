@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from byol_jax.bench.timing import Timed, ratio
 from byol_jax.config import Spec
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+OF_PEERS = ("torch", "torchvision", "lightly")
+OFFICIAL = "the official form"
 
 
 @dataclass(frozen=True)
@@ -31,26 +34,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """Rows, the first of which is what was asked for; ``peer`` is the name of the row that it is compared with, if any."""
+    """Rows, the first of which is what was asked for.
+
+    Attributes:
+      peers: what it is compared with, under the name that sentences and the line of JSON give it -> the name of its row.
+    """
 
     rows: tuple[Row, ...]
-    peer: str | None = None
+    peers: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    @property
-    def ratio(self) -> float | None:
-        """The peer's time by the clock as a multiple of ours."""
-        return self._ratio("seconds")
+    def ratios(self) -> dict[str, tuple[float, float]]:
+        """Each peer's time as a multiple of ours: by the clock, and of processor time.
 
-    @property
-    def cpu_ratio(self) -> float | None:
-        """The same of processor time, which other work on the machine disturbs far less; on an accelerator it is the host's alone."""
-        return self._ratio("cpu")
-
-    def _ratio(self, clock: str) -> float | None:
-        rows = {row.name: getattr(row.timed, clock) for row in self.rows}
-        return None if self.peer is None else ratio(rows[self.peer], rows[self.rows[0].name])
+        Other work on the machine disturbs the second far less; on an accelerator it is the host's alone.
+        """
+        rows, ours = {row.name: row.timed for row in self.rows}, self.rows[0].timed
+        theirs = {peer: rows[name] for peer, name in self.peers.items()}
+        return {peer: (ratio(timed.seconds, ours.seconds), ratio(timed.cpu, ours.cpu)) for peer, timed in theirs.items()}
 
     def table(self, title: str) -> Table:
         """For a terminal: the last column is each row's time as a share of the first row's."""
@@ -68,9 +70,9 @@ class Result:
     def sentences(self) -> list[str]:
         """What stands below the table."""
         facts, said = self.facts, []
-        if self.ratio is not None:
-            compared = f"{self.ratio:.2f} times as long, and {self.cpu_ratio:.2f} times the CPU time"
-            said.append(f"The official form takes {compared} (medians over pairs).")
+        for peer, (wall, cpu) in self.ratios().items():
+            compared = f"{wall:.2f} times as long, and {cpu:.2f} times the CPU time"
+            said.append(f"{peer[0].upper()}{peer[1:]} takes {compared} (medians over pairs).")
         if "flops" in facts:
             share = facts["share_of_bf16_peak"]
             of_peak = f", {share:.1%} of the peak in bfloat16" if share is not None else "; the peak of this device is not known here"
@@ -86,13 +88,19 @@ class Result:
         for name, seconds in facts.get("first_batch_s", {}).items():
             said.append(f"{name}: first batch after {seconds:.2f} s.")
         if "cores" in facts:
-            said.append(f"{facts['samples_per_second_per_core']:,.1f} samples/s per core on {facts['cores']} of them.")
+            rates = {row.name: (row.samples or 0) / row.timed.median / facts["cores"] for row in self.rows}
+            others = "".join(f"; {peer} {rates[name]:,.1f}" for peer, name in self.peers.items())
+            said.append(f"{facts['samples_per_second_per_core']:,.1f} samples/s per core on {facts['cores']} of them{others}.")
         return [*said, *self.notes]
 
 
 def line(result: Result, what: str, config: str, changes: Mapping[str, str], spec: Spec, *, synthetic: bool) -> dict[str, Any]:
-    """Everything about a measurement as plain data: what, on what, how long, and with which versions."""
-    first = result.rows[0]
+    """Everything about a measurement as plain data: what, on what, how long, and with which versions.
+
+    "ratio" and "cpu_ratio" are the official form's; "peers" has those of every peer.
+    """
+    first, ratios = result.rows[0], result.ratios()
+    official = ratios.get(OFFICIAL, (None, None))
     return {
         "what": what,
         "config": config,
@@ -106,12 +114,20 @@ def line(result: Result, what: str, config: str, changes: Mapping[str, str], spe
         "median_s": first.timed.median,
         "spread_s": first.timed.spread,
         "samples_per_s": first.samples / first.timed.median if first.samples else None,
-        "ratio": result.ratio,
-        "cpu_ratio": result.cpu_ratio,
+        "ratio": official[0],
+        "cpu_ratio": official[1],
+        "peers": {peer: {"ratio": wall, "cpu_ratio": cpu} for peer, (wall, cpu) in ratios.items()},
         "rows": {row.name: _numbers(row.timed) for row in result.rows},
         **result.facts,
-        "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}},
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of what every benchmark uses, and of what a peer has imported."""
+    ours = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    theirs = {name: str(sys.modules[name].__version__) for name in OF_PEERS if name in sys.modules}
+    return {"python": platform.python_version(), **ours, **theirs}
 
 
 def _numbers(timed: Timed) -> dict[str, float]:
@@ -123,8 +139,12 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     rows = info.read_text().splitlines() if info.exists() else []
     names = [row.partition(":")[2].strip() for row in rows if row.startswith("model name")]
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0] if names else platform.machine()}, {mine} of {os.cpu_count()} cores"
+    return f"{names[0] if names else platform.machine()}, {cores()} of {os.cpu_count()} cores"
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def append(file: str | os.PathLike[str], measured: Mapping[str, Any]) -> None:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from byol_jax import build, data, evaluate
-from byol_jax.bench import compiler
-from byol_jax.bench.result import Result, Row
+from byol_jax.bench import compiler, lightly
+from byol_jax.bench.result import OFFICIAL, Result, Row
 from byol_jax.bench.setup import Setup, assemble, noise
 from byol_jax.bench.timing import in_turns, what_is_left
 from byol_jax.config import ConfigError, Spec
@@ -89,19 +89,22 @@ def update(setup: Setup) -> Callable[[], Any]:
     return call
 
 
-def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result:
-    """The whole step and its parts; with ``baseline`` the official form in turns with it."""
+def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool, peer: str | None) -> Result:
+    """The whole step and its parts; with ``baseline`` the official form in turns with it, and with ``peer`` lightly's step."""
     if baseline and (spec.optimizer.accumulate > 1 or spec.method.target != "ema"):
         told = f"optimizer.accumulate = {spec.optimizer.accumulate}, method.target = {spec.method.target!r}"
         raise ConfigError([f"{told}: --baseline takes 1 and 'ema'; the official recipe has a target network and no micro-batches"])
+    module = lightly.for_step(spec) if peer else None
     setup = assemble(spec, synthetic=synthetic)
+    theirs = module.Step(spec) if module else None
     whole = ours(setup)
     jax.block_until_ready(whole())
     memory, memory_from = compiler.memory(whole.compiled, setup.mesh.devices.flat[0])
-    peer = official(setup) if baseline else None
+    again = official(setup) if baseline else None
     calls: dict[str, Callable[[], Any]] = {
         "step": whole,
-        **({PEER: peer} if peer else {}),
+        **({PEER: again} if again else {}),
+        **({lightly.NAME: theirs} if theirs else {}),
         AUGMENT: augmentation(setup),
         UPDATE: update(setup),
     }
@@ -114,12 +117,13 @@ def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result
         "memory": memory,
         "memory_from": memory_from,
     }
-    if peer:
-        facts |= {"baseline_flops": compiler.flops(peer.traced, peer.compiled, setup.mesh.size)}
-        facts |= {"baseline_compiled_memory": _compiled_memory(peer), "compiled_memory": _compiled_memory(whole)}
+    if again:
+        facts |= {"baseline_flops": compiler.flops(again.traced, again.compiled, setup.mesh.size)}
+        facts |= {"baseline_compiled_memory": _compiled_memory(again), "compiled_memory": _compiled_memory(whole)}
     rows = [Row("step", times["step"], spec.batch_size), Row(AUGMENT, times[AUGMENT]), Row("forward + backward, the rest", rest)]
-    rows += [Row(UPDATE, times[UPDATE])] + ([Row(PEER, times[PEER], spec.batch_size)] if peer else [])
-    return Result(tuple(rows), PEER if peer else None, facts, (SPLIT,))
+    peers = ({OFFICIAL: PEER} if again else {}) | ({lightly.NAME: lightly.NAME} if theirs else {})
+    rows += [Row(UPDATE, times[UPDATE]), *(Row(name, times[name], spec.batch_size) for name in peers.values())]
+    return Result(tuple(rows), peers, facts, (SPLIT, *([theirs.note] if theirs else [])))
 
 
 def _compiled_memory(program: Program) -> int:
@@ -127,19 +131,19 @@ def _compiled_memory(program: Program) -> int:
     return 0 if analysis is None else int(analysis.temp_size_in_bytes + analysis.argument_size_in_bytes)
 
 
-def augment(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result:
+def augment(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool, peer: str | None) -> Result:
     """The device's part of the views, and the step it is a part of."""
-    no_peer("augment", baseline)
+    no_peer("augment", baseline, peer)
     setup = assemble(spec, synthetic=synthetic)
     times = in_turns({AUGMENT: augmentation(setup), "step": ours(setup)}, repeats)
     share = times[AUGMENT].median / times["step"].median
     rows = Row("augment", times[AUGMENT], spec.batch_size), Row("step", times["step"], spec.batch_size)
-    return Result(rows, None, {"share_of_step": share})
+    return Result(rows, facts={"share_of_step": share})
 
 
-def encoder(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Result:
+def encoder(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool, peer: str | None) -> Result:
     """The frozen encoder on a batch of the host's, embeddings back on the host; on real data also with the input that feeds it."""
-    no_peer("eval", baseline)
+    no_peer("eval", baseline, peer)
     recipe = spec.views.recipe()
     frozen = evaluate.Encoder.untrained(build.encoder(spec), recipe, seed=spec.seed)
     if synthetic:
@@ -158,7 +162,7 @@ def encoder(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool) -> Res
     return Result((Row("encoder", times["encoder"], len(images)), Row("encoder and its input", times["features"], len(source))))
 
 
-def no_peer(what: str, baseline: bool) -> None:
+def no_peer(what: str, baseline: bool, peer: str | None) -> None:
     """Raises ConfigError: there is nothing to compare with."""
-    if baseline:
-        raise ConfigError([f"--baseline: bench {what} has no peer; it belongs to step, input"])
+    if baseline or peer:
+        raise ConfigError([f"{'--baseline' if baseline else '--peer'}: bench {what} has no peer; it belongs to step, input"])

@@ -36,12 +36,12 @@ def command(what: str, config: str, changes: dict[str, str]) -> str:
 
 def table(lines: Sequence[dict[str, Any]], wanted: Iterable[tuple[str, str, dict[str, str]]] = WANTED) -> str:
     """The lines measured, in their order, then what waits for a GPU, in Markdown."""
-    rows = ["| what | machine | median of repeats | CPU time | the official form takes |", "|---|---|---|---|---|"]
+    rows = ["| what | machine | median of repeats | CPU time | the official form takes | lightly takes |", "|---|---|---|---|---|---|"]
     rows += [_measured(line) for line in lines]
     on_accelerators = [(line["what"], line["config"], line["changes"]) for line in lines if line["device"] != "cpu"]
     for what, config, changes in wanted:
         if (what, config, changes) not in on_accelerators:
-            rows.append(f"| {_name(what, config, changes)} | one GPU | waiting: `{command(what, config, changes)}` | | |")
+            rows.append(f"| {_name(what, config, changes)} | one GPU | waiting: `{command(what, config, changes)}` | | | |")
     return "\n".join(rows)
 
 
@@ -51,8 +51,17 @@ def _measured(line: dict[str, Any]) -> str:
     machine = line["machine"] if on_cpu else f"{line['devices']} x {line['device']}"
     middle = f"{1e3 * line['median_s']:,.0f} ± {1e3 * line['spread_s']:,.0f} ms of {line['repeats']}"
     cpu = f"{1e3 * next(iter(line['rows'].values()))['median_cpu_s']:,.0f} ms"
-    ratio = "" if line["ratio"] is None else f"{line['ratio']:.2f} times as long, {line['cpu_ratio']:.2f} times the CPU time"
-    return f"| {name} | {machine} | {middle} | {cpu} | {ratio} |"
+    return f"| {name} | {machine} | {middle} | {cpu} | {_ratio(line)} | {_lightly(line)} |"
+
+
+def _ratio(found: dict[str, Any]) -> str:
+    return "" if found["ratio"] is None else f"{found['ratio']:.2f} times as long, {found['cpu_ratio']:.2f} times the CPU time"
+
+
+def _lightly(line: dict[str, Any]) -> str:
+    """Of all of its forms that were measured; lines from before there were any have no peers."""
+    found = {name: ratios for name, ratios in line.get("peers", {}).items() if name.startswith("lightly")}
+    return "; ".join(f"{name.removeprefix('lightly').removeprefix(', ')} {_ratio(ratios)}".strip() for name, ratios in found.items())
 
 
 def _name(what: str, config: str, changes: dict[str, str]) -> str:

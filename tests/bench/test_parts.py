@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +21,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from rich.console import Console
 
 from byol_jax.bench import compiler, result
+from byol_jax.bench import input as bench_input
 from byol_jax.bench.timing import Lap, Timed, in_turns, ratio, take_turns, what_is_left
 
 
@@ -106,14 +112,71 @@ def test_the_share_of_the_peak() -> None:
     assert compiler.share_of_peak(1.0, 1.0, [h100, SimpleNamespace(device_kind="cpu")]) is None  # type: ignore[list-item]
 
 
+def test_without_the_official_form_its_ratio_is_none() -> None:
+    rows = result.Row("input", Timed((0.5,), (0.5,)), 60), result.Row("lightly", Timed((2.0,), (1.0,)), 60)
+    spec: Any = SimpleNamespace(batch_size=60)
+    facts = {"cores": 3, "samples_per_second_per_core": 40.0}
+    found = result.Result(rows, {"lightly": "lightly"}, facts)
+    line = result.line(found, "input", "x.py", {}, spec, synthetic=False)
+    assert (line["ratio"], line["cpu_ratio"], line["peers"]) == (None, None, {"lightly": {"ratio": 4.0, "cpu_ratio": 2.0}})
+    assert "40.0 samples/s per core on 3 of them; lightly 10.0." in found.sentences()
+    assert result.line(result.Result(rows[:1]), "input", "x.py", {}, spec, synthetic=False)["peers"] == {}
+
+
+def test_versions_are_of_what_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in result.OF_PEERS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    spec: Any = SimpleNamespace(batch_size=1)
+    module: Any = SimpleNamespace(__version__="1.6.0")
+    monkeypatch.setitem(sys.modules, "lightly", module)
+    versions = result.line(result.Result((result.Row("step", Timed((1.0,), (1.0,))),)), "step", "x.py", {}, spec, synthetic=True)[
+        "versions"
+    ]
+    assert versions["lightly"] == "1.6.0"
+    assert "torch" not in versions
+
+
+def test_whole_rounds_of_workers_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four workers, 1.5 s a batch each, all at once: 4 are skipped, 8 counted in 3 s; from the third on it would be 9 in 3 s."""
+    clock = [0.0]
+
+    def rounds() -> Iterator[None]:
+        while True:
+            clock[0] += 1.5
+            yield from [None] * 4
+
+    read = SimpleNamespace(perf_counter=lambda: clock[0], process_time=lambda: 2 * clock[0])
+    monkeypatch.setattr("byol_jax.bench.input.time", read)
+    watch = bench_input.Stopwatch(lambda: contextlib.nullcontext(rounds()), 4)
+    assert (watch(), watch.first) == (Lap(3 / 8, 6 / 8), [1.5])
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="Linux tells of other processes' time in /proc")
+def test_processor_time_is_that_of_workers_too() -> None:
+    """A child that adds numbers: its time counts while it lives, and takes this process next to nothing."""
+    child = multiprocessing.get_context("spawn").Process(target=sum, args=(range(10**12),), daemon=True)
+    child.start()
+    own, both = time.process_time(), bench_input.processor_time()
+    until = time.monotonic() + 60
+    while bench_input.processor_time() - both < 0.3 and time.monotonic() < until:
+        time.sleep(0.02)
+    added, mine = bench_input.processor_time() - both, time.process_time() - own
+    child.terminate()
+    child.join()
+    assert added >= 0.3
+    assert mine < added / 2
+    assert bench_input.processor_time() - time.process_time() < 0.1
+
+
 def test_the_table_and_the_line(tmp_path: Path) -> None:
     rows = (
         result.Row("step", Timed((0.5, 0.5), (0.4, 0.4)), 64),
         result.Row("augment", Timed((0.1, 0.1), (0.1, 0.1))),
-        result.Row("peer", Timed((0.75, 0.75), (0.8, 0.8)), 64),
+        result.Row("four passes", Timed((0.75, 0.75), (0.8, 0.8)), 64),
+        result.Row("lightly", Timed((0.25, 0.25), (0.5, 0.5)), 64),
     )
     facts = {"flops": 2e9, "share_of_bf16_peak": 0.125, "memory": 3 * 2**20, "memory_from": "the compiler"}
-    found = result.Result(rows, "peer", facts)
+    found = result.Result(rows, {result.OFFICIAL: "four passes", "lightly": "lightly"}, facts)
     console = Console(width=160, record=True, file=open(tmp_path / "screen", "w"))  # noqa: SIM115
     console.print(found.table("step: x"), *found.sentences(), sep="\n")
     console.file.close()
@@ -122,7 +185,8 @@ def test_the_table_and_the_line(tmp_path: Path) -> None:
         "500.0",
         "128.0",
         "20.0%",
-        "takes 1.50 times as long, and 2.00 times the CPU time",
+        "The official form takes 1.50 times as long, and 2.00 times the CPU time",
+        "Lightly takes 0.50 times as long, and 1.25 times the CPU time",
         "2.00 GFLOP a step, 4.0 GFLOP/s, 12.5% of the peak",
         "3 MiB a device",
     ):
@@ -138,6 +202,8 @@ def test_the_table_and_the_line(tmp_path: Path) -> None:
         2e9,
         64,
     )
+    official, lightly = {"ratio": 1.5, "cpu_ratio": 2.0}, {"ratio": 0.5, "cpu_ratio": 1.25}
+    assert line["peers"] == {"the official form": official, "lightly": lightly}
     assert line["rows"]["augment"] == {"median_s": 0.1, "spread_s": 0.0, "median_cpu_s": 0.1}
     assert line["versions"]["numpy"] == np.__version__
     file = tmp_path / "new" / "r.jsonl"

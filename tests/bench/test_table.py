@@ -27,20 +27,26 @@ WANTED = (("step", "configs/imagenet.py", {"batch_size": "256"}), ("eval", "conf
 def test_a_row_of_a_cpu_and_two_that_wait() -> None:
     assert table.table([CPU], WANTED).splitlines()[2:] == [
         "| step `cifar10:small`, batch 64 | Abacus, 1 of 2 cores "
-        "| 1,250 ± 51 ms of 5 | 1,000 ms | 1.23 times as long, 0.97 times the CPU time |",
+        "| 1,250 ± 51 ms of 5 | 1,000 ms | 1.23 times as long, 0.97 times the CPU time |  |",
         "| step `imagenet` | one GPU | waiting: `byol-jax bench step --config configs/imagenet.py --synthetic --baseline "
-        "--config.batch_size=256 --json experiments/speed/results.jsonl` | | |",
+        "--config.batch_size=256 --json experiments/speed/results.jsonl` | | | |",
         "| eval `imagenet` | one GPU | waiting: `byol-jax bench eval --config configs/imagenet.py --synthetic "
-        "--json experiments/speed/results.jsonl` | | |",
+        "--json experiments/speed/results.jsonl` | | | |",
     ]
 
 
 def test_a_row_of_a_gpu_takes_the_place_of_the_one_that_waited() -> None:
     measured = {**CPU, "config": "configs/imagenet.py", "changes": {"batch_size": "256"}, "device": "NVIDIA H100", "ratio": None}
     rows = table.table([measured], WANTED).splitlines()[2:]
-    assert rows[0] == "| step `imagenet`, batch 64 | 1 x NVIDIA H100 | 1,250 ± 51 ms of 5 | 1,000 ms |  |"
+    assert rows[0] == "| step `imagenet`, batch 64 | 1 x NVIDIA H100 | 1,250 ± 51 ms of 5 | 1,000 ms |  |  |"
     assert [row.startswith("| eval") for row in rows[1:]] == [True]
     assert len(table.table([{**measured, "device": "cpu"}], WANTED).splitlines()) == 5  # a CPU's does not
+
+
+def test_lightlys_column() -> None:
+    peers = {name: {"ratio": 5.304, "cpu_ratio": 5.1} for name in ("the official form", "lightly", "lightly, crops alone")}
+    told = "5.30 times as long, 5.10 times the CPU time"
+    assert table.table([{**CPU, "peers": peers}], ()).splitlines()[2].endswith(f"the CPU time | {told}; crops alone {told} |")
 
 
 def test_the_page_is_renewed_between_its_marks() -> None:

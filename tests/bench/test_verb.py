@@ -158,6 +158,8 @@ def test_what_the_official_input_gives(tmp_path: Path) -> None:
         (["step", "--config", "tiny.py", "--json", "r.json"], "--json r.json: must end in .jsonl"),
         (["augment", "--config", "tiny.py", "--baseline"], "--baseline: bench augment has no peer; it belongs to step, input"),
         (["eval", "--config", "tiny.py", "--baseline"], "--baseline: bench eval has no peer"),
+        (["eval", "--config", "tiny.py", "--peer", "lightly"], "--peer: bench eval has no peer"),
+        (["step", "--config", "tiny.py", "--peer", "solo"], "argument --peer: invalid choice: 'solo'"),
         (["input", "--config", "tiny.py", "--synthetic"], "--synthetic: bench input reads real files or arrays"),
         (["step", "--config", "tiny.py", "--baseline", "--config.optimizer.accumulate=2", "--batch-size", "16"], "no micro-batches"),
         (["step", "--config", "tiny.py", "--baseline", "--config.method.target=online"], "the official recipe has a target network"),
