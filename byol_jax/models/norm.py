@@ -63,8 +63,8 @@ class Groups(nn.GroupNorm):
 
 def normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, rsqrt: jax.Array, with_relu: bool) -> jax.Array:
     """scale (x - mean) rsqrt + bias, and its positive part if asked; computed at least in float32, returned as ``x``'s dtype."""
-    y = (at_least_float32(x) - mean) * (rsqrt * scale) + bias
-    return (nn.relu(y) if with_relu else y).astype(x.dtype)
+    y = ((at_least_float32(x) - mean) * (rsqrt * scale) + bias).astype(x.dtype)
+    return nn.relu(y) if with_relu else y  # of the narrower dtype: a TPU keeps it for the way back
 
 
 def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float, with_relu: bool) -> Normalised:
@@ -123,9 +123,13 @@ def _over_devices(first: jax.Array, second: jax.Array, axis_name: Any) -> tuple[
 _written_out.defvjp(_forward, _backward)
 
 
-@jax.custom_vjp
 def relu(x: jax.Array) -> jax.Array:
-    """The positive part. Its way back looks at the result, which the next layer keeps anyway, and not at ``x``."""
+    """The positive part. Its way back looks at the result, which the next layer keeps anyway, and not at ``x``; on a TPU as JAX has it."""
+    return jax.lax.platform_dependent(x, tpu=nn.relu, default=_relu)
+
+
+@jax.custom_vjp
+def _relu(x: jax.Array) -> jax.Array:
     return jnp.maximum(x, 0)
 
 
@@ -138,7 +142,7 @@ def _relu_backward(y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
     return (jnp.where(y > 0, dy, 0),)
 
 
-relu.defvjp(_relu_forward, _relu_backward)
+_relu.defvjp(_relu_forward, _relu_backward)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
