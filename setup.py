@@ -1,10 +1,12 @@
 """Packaging of byol_jax. Tools are configured in pyproject.toml; exact versions for development and CI in constraints.txt."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "byol_jax" / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
 
 CORE = [
     "absl-py",
@@ -36,7 +38,7 @@ TEST = ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ru
 
 setup(
     name="byol-jax",
-    version="0.1.0",
+    version=VERSION[1],
     description="Bootstrap Your Own Latent in JAX and Flax, for GPU and TPU",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

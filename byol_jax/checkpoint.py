@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.metadata
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
+from byol_jax import __version__
 from byol_jax.workdir import folder, is_remote
 
 _LOG = logging.getLogger("byol_jax.checkpoint")
@@ -116,7 +116,7 @@ class Checkpoints:
             return False
         self.wait()
         self._saving = step
-        note = {**self._note, "step": step, "byol_jax": importlib.metadata.version("byol-jax")}
+        note = {**self._note, "step": step, "byol_jax": __version__}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(note))
         numbers = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
         with self._writing():

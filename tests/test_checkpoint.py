@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import logging
 import resource
 import shutil
@@ -14,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import parallel
+from byol_jax import __version__, parallel
 from byol_jax.checkpoint import CheckpointError, Checkpoints
 from byol_jax.method import ByolState
 
@@ -51,8 +52,18 @@ def test_what_is_saved_comes_back_bit_for_bit(open_checkpoints):
     checkpoints = open_checkpoints(note={"seed": 3, "digest": "abc"})
     assert checkpoints.save(10, state_of(7.1), {"knn_top1": 0.5})
     assert_same_bits(checkpoints.restore(state_of(0.0)), state_of(7.1))
-    assert checkpoints.note() == {"seed": 3, "digest": "abc", "step": 10, "byol_jax": "0.1.0"}
+    assert checkpoints.note() == {"seed": 3, "digest": "abc", "step": 10, "byol_jax": __version__}
     assert checkpoints.metrics() == {"knn_top1": 0.5}
+
+
+def test_a_checkout_that_is_not_installed_saves_too(open_checkpoints, monkeypatch):
+    """Packages on a path, as on a machine where nothing may be installed, have no metadata."""
+
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert open_checkpoints().save(10, state_of(1.0))
 
 
 def test_buffers_may_be_donated_as_soon_as_save_returns(open_checkpoints):

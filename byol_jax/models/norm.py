@@ -31,7 +31,9 @@ class Norm(nn.BatchNorm):
     relu: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None) -> jax.Array:
+        if mask is not None:
+            raise ValueError("Norm(x, mask=...): statistics are of all pixels; flax.linen.BatchNorm takes a mask")
         frozen = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         channels = (x.shape[-1],)
         scale = self.param("scale", self.scale_init, channels, jnp.float32)
