@@ -2,7 +2,7 @@
 
 Command:  byol-jax pretrain --config configs/fashion_mnist.py --workdir runs/fashion
           (the IDX files in data.path, where Debian's package dataset-fashion-mnist puts them)
-Hardware: 2 CPU cores, 38 minutes at the measured 314 samples/s; variant resnet18: one GPU.
+Hardware: 2 CPU cores, 38 minutes at the measured 314 samples/s; variant resnet18: one GPU (an H200 made 38,600 images/s in bfloat16).
 Expected: measured on 2 CPU cores, seed 0, top-1 % with all labels on 10,000 test images (experiments/fashion_mnist): BYOL 86.7 k-NN and
           87.0 linear; the same network untrained 78.6 and 80.2; raw pixels 84.6 and 84.6; trained with all labels 90.2.
           The recipe was chosen among four short runs by accuracy on these test images.
@@ -10,7 +10,8 @@ Expected: measured on 2 CPU cores, seed 0, top-1 % with all labels on 10,000 tes
     variant    what
     (none)     a ResNet of five convolutions, 12 epochs, AdamW
     tfds       the same from TensorFlow Datasets, which downloads it
-    resnet18   ResNet-18, 200 epochs, batch 512, the optimizer of the official small set-up (configs/imagenette.py); not measured yet
+    resnet18   ResNet-18, 200 epochs, batch 512, the optimizer of the official small set-up (configs/imagenette.py). Measured with 60
+               epochs in bfloat16 on one H200: 96 s, k-NN with 10 neighbours 88.4%; the 200 epochs have not been run to their end
 """
 
 from __future__ import annotations

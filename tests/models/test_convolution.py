@@ -13,7 +13,7 @@ from flax import linen as nn
 from byol_jax.models.convolution import SMALL_MAP, convolve
 
 
-@pytest.mark.parametrize("side", [1, 2, 3, 4])
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", ["SAME", ((1, 1), (1, 1)), ((3, 3), (3, 3))])
@@ -32,10 +32,10 @@ def test_values_and_gradients_are_those_of_xla(side: int, kernel: int, stride: i
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), found, wanted)
 
 
-@pytest.mark.parametrize(("side", "product"), [(2, True), (3, False)])
-def test_where_it_is_a_matrix_product(side: int, product: bool) -> None:
-    assert SMALL_MAP == 4
-    x, kernel = jnp.ones((1, side, side, 2)), jnp.ones((3, 3, 2, 2))
+@pytest.mark.parametrize(("side", "window", "product"), [(2, 3, True), (3, 3, True), (4, 3, False), (4, 1, True)])
+def test_where_it_is_a_matrix_product(side: int, window: int, product: bool) -> None:
+    assert SMALL_MAP == 9
+    x, kernel = jnp.ones((1, side, side, 2)), jnp.ones((window, window, 2, 2))
 
     def run(x: jax.Array) -> jax.Array:
         return convolve(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
