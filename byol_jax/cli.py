@@ -257,7 +257,8 @@ def sweep(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 def bench(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     changes = dict(overrides) | ({"batch_size": str(args.batch_size)} if args.batch_size is not None else {})
     spec = cfg.load(args.config, changes.items())
-    from byol_jax import bench
+    from byol_jax import bench, parallel
 
+    parallel.initialize()
     options = {name: getattr(args, name) for name in ("json", "repeats", "synthetic", "baseline", "peer")}
     bench.run(args.what, spec, config=args.config, changes=changes, **options)

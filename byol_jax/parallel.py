@@ -53,6 +53,12 @@ def initialize() -> None:
         sys.excepthook = _give_up_after(sys.excepthook)
 
 
+def joined() -> int:
+    """How many processes ``initialize`` has brought together; asks for no device, as ``jax.process_count`` does."""
+    others = _others()
+    return 1 if others is None else int(others.num_processes)
+
+
 def give_up(code: int, reason: str) -> None:
     """Ends this process with exit code ``code``, and within seconds all others with 1, after an error that has been told here.
 
@@ -215,6 +221,11 @@ def _gather(x: Any) -> np.ndarray:
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         return np.asarray(multihost_utils.process_allgather(x, tiled=True))
     return np.asarray(x)
+
+
+def largest_of_all(count: int) -> int:
+    """The largest of the counts that the processes give, for all of them; they must call it together."""
+    return count if jax.process_count() == 1 else int(np.max(multihost_utils.process_allgather(np.int64(count))))
 
 
 def process_shard() -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from byol_jax import parallel
 from byol_jax.bench import result, step
 from byol_jax.bench.input import host_input
 from byol_jax.bench.result import Result
@@ -14,11 +15,13 @@ from byol_jax.config import ConfigError, Spec
 
 BENCHES: dict[str, Callable[..., Result]] = {"step": step.step, "input": host_input, "augment": step.augment, "eval": step.encoder}
 
+TOGETHER = ("step", "augment")  # which several processes can measure
+
 
 def run(
     what: str, spec: Spec, *, config: str, changes: Mapping[str, str], json: str | None = None, repeats: int = 10, **options: Any
 ) -> dict[str, Any]:
-    """Measures, prints a table, appends a line to ``json`` if given, and returns that line.
+    """Measures, prints a table, appends a line to ``json`` if given (both the main process alone), and returns that line.
 
     Args:
       what: a key of ``BENCHES``.
@@ -33,9 +36,14 @@ def run(
         raise ConfigError([f"--repeats {repeats}: must be 1 or more"])
     if json is not None and not json.endswith(".jsonl"):
         raise ConfigError([f"--json {json}: must end in .jsonl; a line is added to it"])
+    if parallel.joined() > 1 and (what not in TOGETHER or options["peer"]):
+        asked = f"--peer {options['peer']}" if what in TOGETHER else f"bench {what}"
+        raise ConfigError([f"{asked}: measures one process, not {parallel.joined()}; several are for {', '.join(TOGETHER)} without --peer"])
     found = BENCHES[what](spec, repeats=repeats, **options)
     measured = result.line(found, what, config, changes, spec, synthetic=options["synthetic"])
     title = f"{what}: {config}, batch {spec.batch_size}, {measured['devices']} x {measured['device']}, median of {repeats}"
+    if not parallel.is_main():
+        return measured
     console = Console(highlight=False, markup=False)
     console.print(found.table(title), *found.sentences(), sep="\n")
     if json is not None:

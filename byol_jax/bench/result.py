@@ -109,6 +109,7 @@ def line(result: Result, what: str, config: str, changes: Mapping[str, str], spe
         "batch": spec.batch_size,
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
+        "processes": jax.process_count(),
         "machine": machine(),
         "repeats": len(first.timed.seconds),
         "median_s": first.timed.median,

@@ -15,7 +15,7 @@ from byol_jax import build, data, parallel
 from byol_jax.build import objects
 from byol_jax.config import ConfigError, Spec
 from byol_jax.method import Byol, ByolState, init
-from byol_jax.train import start
+from byol_jax.train import resident, start
 
 CLASSES = 1000  # of synthetic data: ImageNet's
 EXAMPLES = 1_281_167  # likewise; only schedules depend on it
@@ -23,7 +23,11 @@ EXAMPLES = 1_281_167  # likewise; only schedules depend on it
 
 @dataclass(frozen=True)
 class Setup:
-    """One training step's parts, assembled as for a run, and a batch of the host's."""
+    """One training step's parts, assembled as for a run.
+
+    Attributes:
+      batch: what the host sends for a step, of it this process's rows; the index alone where ``held`` are the data on the devices.
+    """
 
     spec: Spec
     method: Byol
@@ -33,16 +37,24 @@ class Setup:
     key: jax.Array
     mesh: Mesh
     batch: dict[str, np.ndarray]
+    held: resident.Resident | None = None
 
     def state(self) -> ByolState:
         """A fresh state, laid out as a run's."""
         init_key, _ = jax.random.split(self.key)
-        fresh = init(self.method, self.tx, init_key, self.batch, augment=self.augment, mesh=self.mesh)
+        sent = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.spec.batch_size, *x.shape[1:]), x.dtype), self.batch)
+        seen = resident.seen(self.held, sent)
+        fresh = init(self.method, self.tx, init_key, seen, augment=self.augment, mesh=self.mesh)
         return start.laid_out(fresh, self.mesh, self.spec.optimizer.shard_state)
 
     def placed(self) -> Any:
-        """The batch on the devices."""
+        """The batch on the devices, as the step takes it."""
         return parallel.to_global(self.batch, self.mesh)
+
+    def fetched(self) -> Any:
+        """The batch on the devices, as the method sees it: examples, wherever they came from."""
+        placed = self.placed()
+        return placed if self.held is None else jax.jit(self.held.fetch)(self.held.rows, placed["index"])
 
 
 def assemble(spec: Spec, *, synthetic: bool) -> Setup:
@@ -56,15 +68,17 @@ def assemble(spec: Spec, *, synthetic: bool) -> Setup:
     """
     mesh = parallel.data_mesh()
     parallel.check_batch(spec.batch_size, mesh, spec.optimizer.accumulate)
+    held = None
     if synthetic:
-        batch, examples, classes = noise(spec), EXAMPLES, CLASSES
+        batch, examples, classes = _own_rows(noise(spec)), EXAMPLES, CLASSES
         # A run's length shapes its schedules alone. One of 100,000 steps without a warm-up goes with any configuration.
         spec = dataclasses.replace(
             spec, epochs=None, steps=100_000, optimizer=dataclasses.replace(spec.optimizer, warmup_epochs=None, warmup_steps=0)
         )
     else:
         source = build.train_source(spec)
-        with training_stream(spec, source) as stream:
+        held = resident.hold(source, build.training_views(spec), spec.data.augment_on, mesh) if spec.data.on_device else None
+        with _index_stream(spec, source) if held else training_stream(spec, source) as stream:
             batch = next(stream)
         examples, classes = len(source), build.num_classes(source) if spec.method.probe else 0
     _, augment = start.augmentation(build.training_views(spec), None, spec.data.augment_on)
@@ -78,13 +92,28 @@ def assemble(spec: Spec, *, synthetic: bool) -> Setup:
         key=jax.random.key(spec.seed),
         mesh=mesh,
         batch=batch,
+        held=held,
     )
 
 
 def training_stream(spec: Spec, source: Any) -> data.Batches:
-    """The batches that a run of this configuration would be fed."""
-    options: dict[str, Any] = {"augment_on": spec.data.augment_on, "max_bad_share": spec.data.max_bad_share}
+    """The batches of this process that a run of this configuration would be fed."""
+    options: dict[str, Any] = {"augment_on": spec.data.augment_on, "max_bad_share": spec.data.max_bad_share, "shard": _shard()}
     return data.train_batches(source, build.training_views(spec), batch_size=spec.batch_size, seed=spec.seed, **options)
+
+
+def _index_stream(spec: Spec, source: Any) -> data.Batches:
+    return data.index_batches(source, batch_size=spec.batch_size, seed=spec.seed, shard=_shard())
+
+
+def _shard() -> data.Shard:
+    return data.Shard(*parallel.process_shard())
+
+
+def _own_rows(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of a global batch that this process sends."""
+    index, count = parallel.process_shard()
+    return {name: np.split(rows, count)[index] for name, rows in batch.items()}
 
 
 def noise(spec: Spec) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax import build, data, evaluate
+from byol_jax import build, data, evaluate, parallel
 from byol_jax.bench import compiler, lightly
 from byol_jax.bench.result import OFFICIAL, Result, Row
 from byol_jax.bench.setup import Setup, assemble, noise
@@ -21,23 +21,27 @@ from byol_jax.method import ByolState, make_train_step, target
 from byol_jax.method.step import TrainStep
 from byol_jax.models import ResNet
 from byol_jax.train import start
-from byol_jax.train.resident import compiled
+from byol_jax.train.resident import jitted
 
 AUGMENT, UPDATE, PEER = "augment, alone", "update, alone", "official form: four passes, XLA's convolutions"
 SPLIT = "Augmentation and update were compiled and measured by themselves, in turns with the step; forward + backward is what is left."
 
 
 class Program:
-    """A compiled step and the state it goes on from; each call is one step on the same batch."""
+    """A compiled step and the state it goes on from; each call is one step on the same batch.
+
+    Attributes:
+      given: what the step takes beside the state: the batch, or where the data is on the devices its rows and the batch's index.
+    """
 
     def __init__(self, step: TrainStep, setup: Setup) -> None:
-        jitted: Any = compiled(step, None, setup.mesh, setup.spec.optimizer.shard_state)
-        self.state, self.batch = setup.state(), setup.placed()
-        self.traced = jitted.trace(self.state, self.batch)
+        program, held = jitted(step, setup.held, setup.mesh, setup.spec.optimizer.shard_state)
+        self.state, self.given = setup.state(), (*held, setup.placed())
+        self.traced = program.trace(self.state, *self.given)
         self.compiled = self.traced.lower().compile()
 
     def __call__(self) -> Any:
-        self.state, metrics = self.compiled(self.state, self.batch)
+        self.state, metrics = self.compiled(self.state, *self.given)
         return metrics
 
 
@@ -59,10 +63,9 @@ def official(setup: Setup) -> Program:
 
 def augmentation(setup: Setup) -> Callable[[], Any]:
     """The device's part of the views alone, on the devices that a step would use."""
-    rows = jax.sharding.NamedSharding(setup.mesh, jax.sharding.PartitionSpec("data"))
-    placed = setup.placed()
-    keys = jax.device_put(jax.random.split(setup.key, setup.spec.batch_size), rows)
-    return partial(jax.jit(setup.augment, out_shardings=rows), keys, placed)
+    rows = parallel.split(setup.mesh)
+    keys = jax.jit(partial(jax.random.split, num=setup.spec.batch_size), out_shardings=rows)(setup.key)
+    return partial(jax.jit(setup.augment, out_shardings=rows), keys, setup.fetched())
 
 
 def update(setup: Setup) -> Callable[[], Any]:
@@ -99,7 +102,7 @@ def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool, peer: str
     theirs = module.Step(spec) if module else None
     whole = ours(setup)
     jax.block_until_ready(whole())
-    memory, memory_from = compiler.memory(whole.compiled, setup.mesh.devices.flat[0])
+    memory, memory_from = compiler.memory(whole.compiled, setup.mesh.local_devices[0])
     again = official(setup) if baseline else None
     calls: dict[str, Callable[[], Any]] = {
         "step": whole,

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from byol_jax.parallel import largest_of_all
+
 LEAST = 0.2  # seconds of a repeat: of short calls several, so that a device has its next one before it has done the last
 
 
@@ -86,7 +88,7 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int, least: float 
 
 def _how_often(call: Callable[[], Any], least: float) -> int:
     lap(call)
-    return max(1, math.ceil(least / lap(call).wall))
+    return largest_of_all(max(1, math.ceil(least / lap(call).wall)))
 
 
 def take_turns(measures: Mapping[str, Callable[[], Lap]], repeats: int, *, warm: bool) -> dict[str, Timed]:

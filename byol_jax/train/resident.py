@@ -138,17 +138,22 @@ def compiled(step: Step, resident: Resident | None, mesh: Mesh, shard_state: boo
 
     ``shard_state``: the new state lies as ``parallel.spread`` says, where without it is whole on every device.
     """
+    program, held = jitted(step, resident, mesh, shard_state)
+    return (lambda state, batch: program(state, *held, batch)) if held else program
+
+
+def jitted(step: Step, resident: Resident | None, mesh: Mesh, shard_state: bool = False) -> tuple[Any, tuple[Rows, ...]]:
+    """(what ``compiled`` runs, what it takes between state and batch): ``program(state, *held, batch)``, which can be traced too."""
     options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": replicated(mesh)}
     if shard_state:
         step, options["out_shardings"] = _spread_after(step, mesh), (None, replicated(mesh))
     if resident is None:
-        return jax.jit(step, **options)
+        return jax.jit(step, **options), ()
 
     def fetch_and_step(state: Any, rows: Rows, batch: Any) -> tuple[Any, dict[str, Any]]:
         return step(state, resident.fetch(rows, batch["index"]))
 
-    jitted = jax.jit(fetch_and_step, **options)
-    return lambda state, batch: jitted(state, resident.rows, batch)
+    return jax.jit(fetch_and_step, **options), (resident.rows,)
 
 
 def _spread_after(step: Step, mesh: Mesh) -> Step:

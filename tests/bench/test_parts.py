@@ -20,9 +20,11 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from rich.console import Console
 
+from byol_jax import bench
 from byol_jax.bench import compiler, result
 from byol_jax.bench import input as bench_input
 from byol_jax.bench.timing import Lap, Timed, in_turns, ratio, take_turns, what_is_left
+from byol_jax.config import ConfigError, load
 
 
 def test_median_and_distance_of_the_quartiles() -> None:
@@ -210,3 +212,30 @@ def test_the_table_and_the_line(tmp_path: Path) -> None:
     result.append(file, line)
     result.append(file, {"what": "input"})
     assert [json.loads(text) for text in file.read_text().splitlines()] == [line, {"what": "input"}]
+
+
+def test_all_processes_make_as_many_calls_as_the_slowest_clock_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one would wait for ever in a collective: here a call takes 1/16 s, 4 of them 0.2 s, and another process asks for 6."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("byol_jax.bench.timing.largest_of_all", lambda count: max(count, 6))
+
+    def call() -> None:
+        now[0] += 0.0625
+
+    in_turns({"step": call}, 2, least=0.2)
+    assert now[0] == 0.0625 * (2 + 2 * 6)
+
+
+@pytest.mark.parametrize(
+    ("what", "peer", "message"),
+    [
+        ("input", None, "bench input: measures one process, not 2; several are for step, augment without --peer"),
+        ("step", "lightly", "--peer lightly: measures one process, not 2"),
+    ],
+)
+def test_what_several_processes_do_not_measure(what: str, peer: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("byol_jax.parallel.joined", lambda: 2)
+    options: dict[str, Any] = {"synthetic": False, "baseline": False, "peer": peer}
+    with pytest.raises(ConfigError, match=message):
+        bench.run(what, load("configs/digits.py"), config="configs/digits.py", changes={}, **options)
