@@ -74,3 +74,11 @@ def test_noise_is_fed_whatever_the_configuration_says(spec: Spec) -> None:
     assert made.held is None
     assert set(made.batch) == {"image", "label"}
     assert made.fetched()["image"].shape == (16, 8, 8, 3)
+
+
+def test_a_process_sends_its_part_of_the_noise(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = setup.noise(spec)
+    monkeypatch.setattr("byol_jax.parallel.process_shard", lambda: (1, 4))
+    batch = setup.assemble(spec, synthetic=True).batch
+    for name in ("image", "label"):
+        np.testing.assert_array_equal(batch[name], whole[name][4:8])
