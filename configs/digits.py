@@ -4,7 +4,7 @@ Command:  byol-jax pretrain --config configs/digits.py --workdir runs/digits
 Hardware: 2 CPU cores, minutes (measured: 3:08 on one of them, compilation and the evaluations during the run included).
 Expected: mean and standard deviation over seeds 0, 1, 2, each on one CPU core (`byol-jax evaluate fewlabels --workdir runs/digits`);
           linear top-1 %, 359 test images:      1 label a class   10 labels    all
-            BYOL                                84.1 +- 2.1       97.1 +- 0.4  99.2 +- 0.0
+            BYOL                                83.4 +- 1.6       97.3 +- 0.6  99.2 +- 0.3
             the same network untrained          46.9 +- 1.5       87.3 +- 0.9  96.8 +- 1.4
             raw pixels                          61.1              90.0         97.2
           Rate, tau and batch size come from a search on training images that were held out (experiments/search_digits); size of the
