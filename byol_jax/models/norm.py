@@ -44,8 +44,8 @@ class Norm(nn.BatchNorm):
             return normalized(x, scale, bias, mean.value, jax.lax.rsqrt(var.value + self.epsilon), self.relu)
         y, batch_mean, batch_var = batch_norm(x, scale, bias, None if self.is_initializing() else self.axis_name, self.epsilon, self.relu)
         if not self.is_initializing():
-            mean.value = self.momentum * mean.value + (1 - self.momentum) * jax.lax.stop_gradient(batch_mean)
-            var.value = self.momentum * var.value + (1 - self.momentum) * jax.lax.stop_gradient(batch_var)
+            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
+            var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
         return y
 
 
@@ -75,9 +75,15 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, 
     The variance is the mean square less the squared mean, so that one pass gives both. Mean and variance are for running averages: no
     gradient comes back through them.
     """
-    options = {"axis_name": axis_name, "epsilon": epsilon, "with_relu": with_relu}
-    derived, written = (lambda *args: _forward(*args, **options)[0]), (lambda *args: _written_out(*args, *options.values()))
-    return jax.lax.platform_dependent(x, scale, bias, tpu=derived, default=written)
+
+    def derived(x: jax.Array, scale: jax.Array, bias: jax.Array) -> Normalised:
+        return _forward(x, scale, bias, axis_name, epsilon, with_relu)[0]
+
+    def written(x: jax.Array, scale: jax.Array, bias: jax.Array) -> Normalised:
+        return _written_out(x, scale, bias, axis_name, epsilon, with_relu)
+
+    y, mean, var = jax.lax.platform_dependent(x, scale, bias, tpu=derived, default=written)
+    return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
 
 
 def _forward(
