@@ -112,6 +112,12 @@ def parser() -> argparse.ArgumentParser:
     recorded.add_argument("--output", required=True, metavar="DIR", help="folder of the data set; its last part becomes data.name")
     recorded.add_argument("--split", metavar="NAME", help="this one alone")
     recorded.add_argument("--shards", type=int, metavar="N", help="of each split; one of every 2048 examples if not given")
+    text = "learn a tokenizer from the training texts a configuration names"
+    learned = verb("tokenizer", learn_tokenizer, text, under=actions)
+    _config(learned, required=True)
+    learned.add_argument("--output", metavar="FILE", help="where to write it, such as tokenizer.json; the configuration's text.tokenizer")
+    learned.add_argument("--kind", choices=("wordpiece", "bpe"), default="wordpiece", help="BERT's, in small letters, or RoBERTa's, of bytes")
+    learned.add_argument("--vocab", type=int, default=8192, metavar="N", help="tokens at most (%(default)s)")
     text = "read converted shards again and compare them with their checksums"
     verb("verify", verify_data, text, under=actions).add_argument("folder", metavar="DIR", help="what was the --output")
     swept = verb("sweep", sweep, "run every point of a sweep, or a search by Optuna; go on where it stopped, and write its page", workdir)
@@ -228,6 +234,13 @@ def convert_data(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> 
 
     for line in build.convert_data(spec, args.output, split=args.split, shards=args.shards):
         print(line)
+
+
+def learn_tokenizer(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    spec = cfg.load(args.config, overrides)
+    from byol_jax import build
+
+    print(build.learn_tokenizer(spec, args.output, kind=args.kind, vocab=args.vocab))
 
 
 def verify_data(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -147,7 +147,7 @@ def test_all_errors_come_at_once() -> None:
         ),
         (
             {"data__source": "tfsd"},
-            "data.source = 'tfsd': it must be one of 'digits', 'idx', 'npz', 'folder', 'tfds', or your own 'my_pkg.mod:Name'"
+            "data.source = 'tfsd': it must be one of 'digits', 'idx', 'npz', 'folder', 'tfds', 'text', or your own 'my_pkg.mod:Name'"
             " (did you mean 'tfds'?)",
         ),
         ({"data__source": "folder"}, "data.path = None: data.source = 'folder' needs the folder"),
@@ -156,7 +156,7 @@ def test_all_errors_come_at_once() -> None:
         ({"data__path": "x"}, "data.path = 'x': data.source = 'digits' comes with scikit-learn and reads no path"),
         ({"data__name": "x"}, "data.name = 'x': only data.source = 'tfds' has a name"),
         ({"data__in_memory": True}, "data.in_memory = True: only data.source = 'tfds' has this choice"),
-        ({"data__test_path": "x"}, "data.test_path = 'x': only a folder has one; set data.test_split"),
+        ({"data__test_path": "x"}, "data.test_path = 'x': only a folder, or files of texts, have one; set data.test_split"),
         (
             {"data__source": "folder", "data__path": "x", "data__test_split": "test"},
             "data.test_split = 'test': a folder's test images stand in data.test_path, or are a part of data.path: "
@@ -206,7 +206,7 @@ def test_all_errors_come_at_once() -> None:
         (
             {"encoder__name": "resnet51"},
             "encoder.name = 'resnet51': it must be one of 'resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'resnet200', "
-            "'resnet', or your own 'my_pkg.mod:Name' (did you mean 'resnet50'?)",
+            "'resnet', 'vit_s16', 'vit_b16', or your own 'my_pkg.mod:Name' (did you mean 'resnet50'?)",
         ),
         (
             {"encoder__stages": (1, 1)},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from byol_jax.augment import blur as blurring
 from byol_jax.augment import color, geometry
@@ -159,6 +160,17 @@ def _prepared(key: jax.Array, first: jax.Array, second: jax.Array, views: Views)
 
 def _to_planes(image: jax.Array) -> jax.Array:
     return jnp.moveaxis(image, -1, 0).astype(jnp.float32) * (1 / 255)
+
+
+def accept(images: Any, views: Views) -> np.ndarray:
+    """uint8[B, H, W, 3] of any H and W, as the encoder takes them. ValueError for anything else."""
+    del views
+    found = np.asarray(images)
+    if found.dtype != np.uint8 or found.ndim != 4 or found.shape[-1] != 3:
+        raise ValueError(
+            f"images: got {found.dtype} {found.shape}; the encoder takes uint8 [B, H, W, 3] (repeat gray images over 3 channels)"
+        )
+    return found
 
 
 def preprocess(images: jax.Array, views: Views) -> jax.Array:

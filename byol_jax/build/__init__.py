@@ -24,6 +24,7 @@ from byol_jax.build.runs import claim, farewell, load_encoder, pretrain, read_sp
 from byol_jax.build.search import search
 from byol_jax.build.show import describe
 from byol_jax.build.sweep import sweep
+from byol_jax.build.texts import learn_tokenizer
 
 __all__ = [
     "EVALUATIONS",
@@ -40,6 +41,7 @@ __all__ = [
     "export",
     "farewell",
     "labelled_source",
+    "learn_tokenizer",
     "learning_rate",
     "load_encoder",
     "num_classes",

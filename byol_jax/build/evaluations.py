@@ -77,7 +77,7 @@ def _collapse(run: Subject) -> Results:
 
 def _fewlabels(run: Subject, *, labels: tuple[int, ...] = (1, 10, ALL), draws: int = 3) -> Results:
     sources = run.train(), run.test()
-    views = run.spec.views.recipe()
+    views = objects.recipe(run.spec)
     untrained = evaluate.Encoder.untrained(objects.encoder(run.spec), views, seed=run.spec.seed)
 
     def both(embed: Callable[[Any], evaluate.Features]) -> tuple[evaluate.Features, evaluate.Features]:

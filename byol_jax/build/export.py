@@ -32,22 +32,22 @@ class Order:
 
 def _safetensors(order: Order) -> list[Path]:
     encoder = order.encoder
-    return to_safetensors(order.output, encoder.module, encoder.variables, views=encoder.views, source=order.source)
+    return to_safetensors(order.output, encoder.module, encoder.variables, views=encoder.image_views, source=order.source)
 
 
 def _stablehlo(order: Order) -> list[Path]:
     encoder = order.encoder
-    return to_stablehlo(order.output, encoder.module, encoder.variables, views=encoder.views, source=order.source)
+    return to_stablehlo(order.output, encoder.module, encoder.variables, views=encoder.image_views, source=order.source)
 
 
 def _onnx(order: Order) -> list[Path]:
     encoder = order.encoder
-    return to_onnx(order.output, encoder.module, encoder.variables, views=encoder.views, source=order.source)
+    return to_onnx(order.output, encoder.module, encoder.variables, views=encoder.image_views, source=order.source)
 
 
 def _hub(order: Order) -> list[Path]:
     encoder, story = order.encoder, story_of(order.workdir, int(order.source["step"]))
-    options: dict[str, Any] = {"views": encoder.views, "source": order.source, "story": story, "licence": order.licence}
+    options: dict[str, Any] = {"views": encoder.image_views, "source": order.source, "story": story, "licence": order.licence}
     return to_hub(order.output, encoder.module, encoder.variables, **options)
 
 

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import optax
 
 from byol_jax import data, method, models
+from byol_jax.augment import Recipe
+from byol_jax.build import texts
 from byol_jax.config import ConfigError, Spec
 from byol_jax.config.check import nearest
 from byol_jax.config.file import look_beside
-from byol_jax.config.rules import is_own
+from byol_jax.config.rules import BERTS, VITS, is_own
 from byol_jax.config.spec import HeadSpec, MethodSpec, OptimizerSpec
-from byol_jax.views import Views
 
 
 def own(key: str, name: str) -> Any:
@@ -49,7 +50,7 @@ def labelled_source(spec: Spec) -> Any:
 
 def test_source(spec: Spec) -> Any | None:
     """What evaluation tests on; None where the configuration has none."""
-    if spec.data.source == "folder" and spec.data.test_path is not None:
+    if spec.data.source in ("folder", "text") and spec.data.test_path is not None:
         return _source(spec, spec.data.test_path, "test")
     return None if spec.data.test_split is None else _source(spec, spec.data.path, spec.data.test_split)
 
@@ -57,6 +58,8 @@ def test_source(spec: Spec) -> Any | None:
 def _source(spec: Spec, path: str | None, split: str) -> Any:
     if is_own(spec.data.source):
         return _called("data.source", spec.data.source, split, **spec.data.args)
+    if spec.text.preset is not None:
+        return texts.source(spec, path, split)
     if spec.data.source == "tfds":
         return data.tfds(str(spec.data.name), split, data_dir=path, in_memory=spec.data.in_memory)
     part = data.parse_split(split)
@@ -92,6 +95,10 @@ def encoder(spec: Spec) -> nn.Module:
     chosen = spec.encoder
     if is_own(chosen.name):
         return _called("encoder.name", chosen.name, **chosen.args)
+    if chosen.name in BERTS:
+        return texts.encoder(spec)
+    if chosen.name in VITS:
+        return getattr(models, chosen.name)(dtype=jnp.dtype(chosen.dtype), remat=chosen.remat)
     options: dict[str, Any] = {
         "width": chosen.width,
         "small_inputs": chosen.stem == "small",
@@ -133,9 +140,14 @@ def crops_on_device(spec: Spec) -> bool:
     return in_memory and spec.data.augment_on == "device" and spec.views.function is None
 
 
-def training_views(spec: Spec) -> Views | Callable[..., Any]:
+def recipe(spec: Spec) -> Recipe:
+    """How views are made, and how an example is prepared for the encoder."""
+    return spec.views.recipe() if spec.text.preset is None else texts.recipe(spec)
+
+
+def training_views(spec: Spec) -> Recipe | Callable[..., Any]:
     """The recipe, or the user's own function."""
-    return spec.views.recipe() if spec.views.function is None else own("views.function", spec.views.function)
+    return recipe(spec) if spec.views.function is None else own("views.function", spec.views.function)
 
 
 def steps(spec: Spec, examples: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from byol_jax import evaluate, parallel
-from byol_jax.build import objects
+from byol_jax.build import objects, texts
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.config import ConfigError, Spec, differences, digest, from_json, to_json
 from byol_jax.train import Hook, Run
@@ -30,7 +30,7 @@ def read_spec(workdir: str | os.PathLike[str]) -> Spec:
     file = folder(workdir) / CONFIG
     if not file.is_file():
         raise ConfigError([f"--workdir {workdir}: there is no run in it (no {CONFIG}); `byol-jax pretrain --config FILE.py` makes one"])
-    return from_json(file.read_text(encoding="utf-8"))
+    return texts.with_kept_files(workdir, from_json(file.read_text(encoding="utf-8")))
 
 
 def claim(workdir: str | os.PathLike[str], spec: Spec) -> None:
@@ -40,13 +40,15 @@ def claim(workdir: str | os.PathLike[str], spec: Spec) -> None:
       ConfigError: names each value that differs and shapes the trained state.
     """
     file = folder(workdir) / CONFIG
-    if file.is_file() and has_checkpoint(workdir) and (changed := differences(read_spec(workdir), spec)):
+    there = file.is_file() and has_checkpoint(workdir)
+    if there and (changed := [*differences(read_spec(workdir), spec), *texts.changed_files(workdir, spec)]):
         raise ConfigError([*changed, f"--workdir {workdir}: another configuration was trained there; go on with it, or take a new folder"])
     if parallel.is_main():
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(to_json(spec), encoding="utf-8")
         partial.replace(file)
+        texts.keep_files(workdir, spec)
 
 
 def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
@@ -72,7 +74,8 @@ def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None =
         method,
         source,
         views=objects.training_views(spec),
-        eval_views=spec.views.recipe() if own_views else None,
+        eval_views=objects.recipe(spec) if own_views else None,
+        start_from=texts.start(spec),
         batch_size=spec.batch_size,
         steps=objects.steps(spec, examples),
         optimizer=objects.optimizer(spec, schedule),
@@ -125,7 +128,7 @@ def writers(spec: Spec) -> tuple[str, ...]:
 def load_encoder(
     workdir: str | os.PathLike[str], *, step: int | None = None, spec: Spec | None = None, mesh: Mesh | None = None
 ) -> evaluate.Encoder:
-    """The trained encoder of a run: uint8 [B, H, W, 3] -> float32 [B, D].
+    """The trained encoder of a run: uint8 [B, H, W, 3], or int32 [B, L] of token ids, -> float32 [B, D].
 
     Args:
       workdir: of ``byol-jax pretrain``.
@@ -143,7 +146,7 @@ def load_encoder(
     finally:
         checkpoints.close()
     variables = {kind: tree["encoder"] for kind, tree in online.items() if "encoder" in tree}
-    return evaluate.Encoder(objects.encoder(spec), variables, spec.views.recipe(), mesh)
+    return evaluate.Encoder(objects.encoder(spec), variables, objects.recipe(spec), mesh)
 
 
 def checkpoint_note(workdir: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:
@@ -173,6 +176,6 @@ def report(workdir: str | os.PathLike[str], spec: Spec, *, step: int | None = No
     """Writes the report of the run; returns the page's path."""
     from byol_jax.report import write_report
 
-    views = spec.views.recipe() if spec.views.function is None else None  # a function's views have no recipe to draw
+    views = objects.recipe(spec) if spec.views.function is None else None  # a function's views have no recipe to draw
     encoder = load_encoder(workdir, step=step, spec=spec)
     return write_report(workdir, encoder, objects.labelled_source(spec), views, test=objects.test_source(spec))

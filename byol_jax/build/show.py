@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from byol_jax.augment import kind_of
 from byol_jax.build import objects
 from byol_jax.config import ConfigError, Spec, flat
 from byol_jax.data import ArraySource
@@ -67,10 +67,9 @@ def config_text(spec: Spec) -> str:
 
 
 def shapes(spec: Spec) -> tuple[Outputs, Any]:
-    """(shapes of the outputs for one image, shapes of the variables) of the online network."""
-    network = objects.byol(spec).network()
-    image = jax.ShapeDtypeStruct((1, spec.views.size, spec.views.size, 3), jnp.float32)
-    return jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False), image)
+    """(shapes of the outputs for one example, shapes of the variables) of the online network."""
+    network, recipe = objects.byol(spec).network(), objects.recipe(spec)
+    return jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False), kind_of(recipe).seen(recipe))
 
 
 def parameter_text(spec: Spec, classes: int) -> str:
@@ -93,7 +92,7 @@ def parameter_text(spec: Spec, classes: int) -> str:
         [
             f"Parameters ({target})",
             *table((module, f"{count:,}") for module, count in parts.items()),
-            f"  embedding: {width} numbers an image",
+            f"  embedding: {width} numbers an example",
         ]
     )
 
@@ -111,7 +110,9 @@ def table(rows: Iterable[tuple[str, str]]) -> list[str]:
 
 def batch_text(spec: Spec) -> str:
     """What comes from the host in a step, and what the network sees."""
-    b, s = spec.batch_size, spec.views.size
+    b, recipe = spec.batch_size, objects.recipe(spec)
+    seen = kind_of(recipe).seen(recipe)
+    s = ", ".join(map(str, seen.shape[1:]))
     if spec.data.on_device:
         host = f"index int32[{b}]; images and labels stand on the devices, and both crops are cut there"
     elif spec.views.function is not None:
@@ -119,8 +120,8 @@ def batch_text(spec: Spec) -> str:
     elif objects.crops_on_device(spec):
         host = f"image uint8[{b}, H, W, 3] as stored; both crops are cut on the device, label int32[{b}]"
     else:
-        host = f"view1, view2 uint8[{b}, {s}, {s}, 3], label int32[{b}]"
-    lines = ["Batch", f"  from the host: {host}", f"  in the network: 2 views, float32[2, {b}, {s}, {s}, 3]"]
+        host = f"view1, view2 {'uint8' if recipe.content == 'image' else seen.dtype}[{b}, {s}], label int32[{b}]"
+    lines = ["Batch", f"  from the host: {host}", f"  in the network: 2 views, {seen.dtype}[2, {b}, {s}]"]
     if spec.optimizer.accumulate > 1:
         lines.append(f"  in {spec.optimizer.accumulate} micro-batches of {b // spec.optimizer.accumulate}")
     return "\n".join(lines)

@@ -15,15 +15,19 @@ if TYPE_CHECKING:
 
 Broken = Iterator[tuple[tuple[str, ...], str]]
 
-ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200", "resnet")
-SOURCES = ("digits", "idx", "npz", "folder", "tfds")
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200", "resnet")
+VITS = ("vit_s16", "vit_b16")
+BERTS = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "minilm", "transformer", "huggingface")
+ENCODERS = (*RESNETS, *VITS, *BERTS)
+SOURCES = ("digits", "idx", "npz", "folder", "tfds", "text")
+SIZES = ("layers", "hidden", "heads", "mlp")  # of encoder.transformer
 SHAPE = ("width", "stem", "block", "stages", "channels", "stem_channels")
 OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # my_pkg.mod:Name
 
 
 def combinations(form: Form) -> Broken:
     """All broken rules, in the order of the keys."""
-    for rule in (_length, _data, _on_device, _test_data, _parts, _views, _encoder, _method, _optimizer):
+    for rule in (_length, _data, _on_device, _test_data, _parts, _views, _text, _encoder, _transformer, _method, _optimizer):
         yield from rule(form)
 
 
@@ -55,8 +59,8 @@ def _length(form: Form) -> Broken:
 def _data(form: Form) -> Broken:
     data = form.data
     yield from _known("data.source", data.source, SOURCES)
-    if data.source in ("idx", "npz", "folder") and data.path is None:
-        what = "the .npz file" if data.source == "npz" else "the folder"
+    if data.source in ("idx", "npz", "folder", "text") and data.path is None:
+        what = {"npz": "the .npz file", "text": "the file or folder"}.get(data.source, "the folder")
         yield ("data.path", "data.source"), f"data.path = None: data.source = {data.source!r} needs {what}"
     if data.source == "tfds" and data.name is None:
         yield ("data.name", "data.source"), "data.name = None: data.source = 'tfds' needs the data set's name, such as 'cifar10'"
@@ -92,16 +96,15 @@ def _on_device(form: Form) -> Broken:
 
 def _test_data(form: Form) -> Broken:
     data = form.data
-    if data.source == "folder" and data.test_split is not None and (data.test_path is not None or "[" not in data.test_split):
+    files = ("folder", "text")
+    if data.source in files and data.test_split is not None and (data.test_path is not None or "[" not in data.test_split):
         near = "or are a part of data.path: data.test_split = 'train[90%:]' and no data.test_path"
-        yield (
-            ("data.test_split", "data.source"),
-            f"data.test_split = {data.test_split!r}: a folder's test images stand in data.test_path, {near}",
-        )
-    if data.source in SOURCES and data.source != "folder" and data.test_path is not None:
+        what = "a folder's test images" if data.source == "folder" else "test texts"
+        yield (("data.test_split", "data.source"), f"data.test_split = {data.test_split!r}: {what} stand in data.test_path, {near}")
+    if data.source in SOURCES and data.source not in files and data.test_path is not None:
         yield (
             ("data.test_path", "data.source"),
-            f"data.test_path = {data.test_path!r}: only a folder has one; set data.test_split",
+            f"data.test_path = {data.test_path!r}: only a folder, or files of texts, have one; set data.test_split",
         )
 
 
@@ -132,9 +135,62 @@ def _views(form: Form) -> Broken:
         )
 
 
+def _text(form: Form) -> Broken:
+    text, data = form.text, form.data
+    if text.preset is None:
+        if data.source == "text":
+            yield ("text.preset", "data.source"), "text.preset = None: data.source = 'text' needs 'sentence' or 'document'"
+        return
+    if text.preset not in recipes.TEXT_PRESETS:
+        listed = ", ".join(repr(choice) for choice in recipes.TEXT_PRESETS)
+        yield ("text.preset",), f"text.preset = {text.preset!r}: it must be one of {listed}{nearest(text.preset, recipes.TEXT_PRESETS)}"
+    if data.source in SOURCES and data.source not in ("text", "tfds"):
+        yield ("data.source", "text.preset"), f"data.source = {data.source!r}: texts come from 'text' or 'tfds', or your own source"
+    if text.tokenizer is None and form.encoder.name != "huggingface":
+        text_of = "a tokenizer.json; `byol-jax data tokenizer --config FILE.py --output tokenizer.json` learns one from the training texts"
+        yield ("text.tokenizer", "text.preset"), f"text.tokenizer = None: texts need {text_of}"
+    if form.encoder.name in (*RESNETS, *VITS):
+        yield ("encoder.name", "text.preset"), f"encoder.name = {form.encoder.name!r}: an encoder of texts is one of {', '.join(BERTS)}"
+    for key, value in (("on_device", data.on_device), ("in_memory", data.in_memory)):
+        if value:
+            yield (f"data.{key}", "text.preset"), f"data.{key} = True: texts are held on the host as token ids; leave it False"
+
+
+def _transformer(form: Form) -> Broken:
+    encoder, own = form.encoder, form.encoder.transformer
+    if encoder.name in BERTS and form.text.preset is None:
+        yield (
+            ("encoder.name", "text.preset"),
+            f"encoder.name = {encoder.name!r}: it reads texts; set text.preset to 'sentence' or 'document'",
+        )
+    for name in SIZES:
+        value = getattr(own, name)
+        key = f"encoder.transformer.{name}"
+        if encoder.name == "transformer" and value is None:
+            yield (key, "encoder.name"), f"{key} = None: encoder.name = 'transformer' needs {', '.join(SIZES)}"
+        elif encoder.name != "transformer" and value is not None:
+            near = "that is fixed by the name; use encoder.name = 'transformer' for your own"
+            yield (key, "encoder.name"), f"{key} = {value!r} with encoder.name = {encoder.name!r}: {near}"
+    if encoder.name == "transformer" and own.hidden and own.heads and own.hidden % own.heads:
+        yield (
+            ("encoder.transformer.hidden", "encoder.transformer.heads"),
+            f"encoder.transformer.hidden = {own.hidden}: it must be divisible by encoder.transformer.heads = {own.heads}",
+        )
+    if (encoder.path is None) == (encoder.name == "huggingface"):
+        needs = "encoder.name = 'huggingface' needs the folder with config.json and model.safetensors"
+        other = f"only encoder.name = 'huggingface' reads one, not {encoder.name!r}"
+        yield ("encoder.path", "encoder.name"), f"encoder.path = {encoder.path!r}: {needs if encoder.path is None else other}"
+    if form.text.preset is not None and form.text.length and form.text.length > own.positions and encoder.name != "huggingface":
+        yield (
+            ("text.length", "encoder.transformer.positions"),
+            f"text.length = {form.text.length}: it must be at most encoder.transformer.positions = {own.positions}",
+        )
+
+
 def _encoder(form: Form) -> Broken:
     encoder = form.encoder
-    yield from _known("encoder.name", encoder.name, ENCODERS)
+    if encoder.name not in ENCODERS:
+        yield from _known("encoder.name", encoder.name, (*RESNETS, *VITS) if form.text.preset is None else BERTS)
     parts = {name: getattr(encoder, name) for name in ("block", "stages", "channels", "stem_channels")}
     for name, value in parts.items():
         if encoder.name == "resnet" and value is None and name != "stem_channels":

@@ -18,9 +18,10 @@ from byol_jax.config.check import above, at_least, between, each, hints, ruled
 class DataSpec:
     """Where examples come from.
 
-    ``source`` "digits" needs nothing; "idx" and "folder" take ``path`` as a folder, "npz" as a file; "tfds" takes ``name`` (and ``path``
-    as its data_dir); "my_pkg.mod:Name" is called as ``Name(split, **args)``. A folder's test images stand in ``test_path``.
-    A split may be a part, "train[:90%]", of TFDS's own order or else of a fixed shuffled one; of a folder, of the images in ``path``.
+    ``source`` "digits" needs nothing; "idx" and "folder" take ``path`` as a folder, "npz" as a file, "text" as either; "tfds" takes
+    ``name`` (and ``path`` as its data_dir); "my_pkg.mod:Name" is called as ``Name(split, **args)``. Test images of a folder, and test texts
+    of files, stand in ``test_path``. A split may be a part, "train[:90%]", of TFDS's own order or else of a fixed shuffled one; of a folder
+    or of text files, of what stands in ``path``.
     """
 
     source: str = "digits"
@@ -37,8 +38,15 @@ class DataSpec:
     on_device: bool = False  # images in memory are uploaded once, split over the devices, and stay there; the host sends indices
 
 
-_VIEW_FIELDS = [(name, hint | None, None) for name, hint in hints(recipes.View).items()]
-ViewChanges: Any = dataclasses.make_dataclass("ViewChanges", _VIEW_FIELDS, frozen=True)  # every field of View; None = as the preset has it
+def _changes(cls: type) -> Any:
+    """A dataclass with every field of ``cls``, each None: as the preset has it."""
+    return dataclasses.make_dataclass(
+        f"{cls.__name__}Changes", [(name, hint | None, None) for name, hint in hints(cls).items()], frozen=True
+    )
+
+
+ViewChanges: Any = _changes(recipes.View)
+TextViewChanges: Any = _changes(recipes.TextView)
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,56 @@ class ViewsSpec(recipes.Views):
 
 
 @dataclass(frozen=True)
+class _TextFiles:
+    """Where texts stand in their files, and the tokens made of them."""
+
+    tokenizer: str | None = None  # a tokenizer.json; `byol-jax data tokenizer` learns one from the training texts
+    column: str = "text"  # of JSONL, CSV, TSV; of TFDS the feature
+    label_column: str = "label"  # a file without it is unlabelled
+    cache: str | None = "~/.cache/byol_jax/tokens"  # token ids are kept here; None: made anew by each run
+
+
+@dataclass(frozen=True)
+class TextForm(_TextFiles):
+    """``text`` as a config file writes it: a ``preset`` makes the run one of texts, None one of images; ranges in ``TextViews.errors``."""
+
+    preset: str | None = None
+    length: int | None = ruled(None, at_least(1))  # tokens of a view, special ones included
+    view1: TextViewChanges = field(default_factory=TextViewChanges)
+    view2: TextViewChanges = field(default_factory=TextViewChanges)
+
+
+@dataclass(frozen=True)
+class TextSpec(_TextFiles):
+    """The recipe of texts, whole but for the tokenizer's special tokens; unused where ``preset`` is None."""
+
+    preset: str | None = None
+    length: int = 128
+    view1: recipes.TextView = field(default_factory=recipes.TextView)
+    view2: recipes.TextView = field(default_factory=recipes.TextView)
+
+
+@dataclass(frozen=True)
+class TransformerSpec:
+    """What an encoder of texts is made of; sizes are those of its name, but for "transformer", which has your own."""
+
+    layers: int | None = ruled(None, at_least(1))
+    hidden: int | None = ruled(None, at_least(1))
+    heads: int | None = ruled(None, at_least(1))
+    mlp: int | None = ruled(None, at_least(1))
+    positions: int = ruled(512, at_least(1))  # the longest text that it can read
+    pooling: Literal["mean", "cls", "attention"] = "mean"
+    dropout: float = ruled(0.1, between(0, 0.9))  # tells the two views apart where they hold the same tokens
+    attention_dropout: float = ruled(0.1, between(0, 0.9))
+    scan: bool = False  # one compiled layer for all of them: compiles faster
+
+
+@dataclass(frozen=True)
 class EncoderSpec:
-    """``name`` is a ResNet of the paper, "resnet" for your own ``stages`` and ``channels``, or "my_pkg.mod:Name" called with ``args``."""
+    """``name`` is a ResNet of the paper, "resnet" for your own ``stages`` and ``channels``, or "my_pkg.mod:Name" called with ``args``.
+
+    Of texts it is a BERT by size, "transformer" for your own sizes, or "huggingface": the model in ``path``, from whose weights it starts.
+    """
 
     name: str = "resnet50"
     width: int = ruled(1, between(1, 16))
@@ -83,6 +139,8 @@ class EncoderSpec:
     shortcut: Literal["first", "shape"] = "first"  # projection in the first block of a stage, or only where the shape changes (PyTorch)
     norm: Literal["batch", "group"] = "batch"  # group: GroupNorm and standardised kernels, no batch statistics
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters and batch statistics stay float32
+    transformer: TransformerSpec = field(default_factory=TransformerSpec)
+    path: str | None = None  # of "huggingface": a folder with config.json and model.safetensors
     remat: bool = False  # compute each block again on the way back instead of keeping it: less memory, a third more operations
     args: dict[str, Any] = field(default_factory=dict)
 
@@ -175,6 +233,7 @@ class Form:
     steps: int | None = ruled(None, at_least(1))
     data: DataSpec = field(default_factory=DataSpec)
     views: ViewsForm = field(default_factory=ViewsForm)
+    text: TextForm = field(default_factory=TextForm)
     encoder: EncoderSpec = field(default_factory=EncoderSpec)
     method: MethodSpec = field(default_factory=MethodSpec)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
@@ -188,3 +247,4 @@ class Spec(Form):
     """A whole run, checked. Exactly one of ``epochs`` and ``steps`` is set."""
 
     views: ViewsSpec = field(default_factory=ViewsSpec)  # type: ignore[assignment]
+    text: TextSpec = field(default_factory=TextSpec)  # type: ignore[assignment]

@@ -14,11 +14,14 @@ from ml_collections import ConfigDict, config_dict
 from byol_jax import views as recipes
 from byol_jax.config.check import ConfigError, hints, leaves, read
 from byol_jax.config.rules import combinations
-from byol_jax.config.spec import Form, Spec, ViewsForm, ViewsSpec
+from byol_jax.config.spec import Form, Spec, TextForm, TextSpec, ViewsForm, ViewsSpec
 
 # A run may go on with other values of these; all else shapes the trained state.
 _FREE_DATA = ("path", "test_path", "test_split", "labelled_split", "in_memory", "on_device", "max_bad_share")
-FREE_TO_CHANGE = ("checkpoint", "evaluation", "logging", "encoder.remat", "optimizer.shard_state", *(f"data.{key}" for key in _FREE_DATA))
+# Of the files that text.tokenizer and encoder.path name a run keeps copies, which are compared instead (``build.runs.claim``).
+_FREE_FILES = ("text.tokenizer", "text.cache", "encoder.path")
+_FREE_ROOMS = ("checkpoint", "evaluation", "logging", "encoder.remat", "optimizer.shard_state")
+FREE_TO_CHANGE = (*_FREE_ROOMS, *_FREE_FILES, *(f"data.{key}" for key in _FREE_DATA))
 
 
 def default() -> ConfigDict:
@@ -40,11 +43,12 @@ def resolve(config: ConfigDict | Mapping[str, Any], also: Mapping[str, str] | No
     for keys, message in combinations(form):
         if not any(key in errors for key in keys):
             errors[keys[0]] = message
-    views = _views(form.views)
+    views, text = _views(form.views), _text(form.text)
     errors |= {f"views.{fault}": f"views.{fault}" for fault in views.errors()}
+    errors |= {f"text.{name}.{fault}": f"text.{name}.{fault}" for name in ("view1", "view2") for fault in getattr(text, name).errors()}
     if errors:
         raise ConfigError(list(errors.values()))
-    return Spec(**{name: getattr(form, name) for name in hints(Form)} | {"views": views})
+    return Spec(**{name: getattr(form, name) for name in hints(Form)} | {"views": views, "text": text})
 
 
 def _views(form: ViewsForm) -> ViewsSpec:
@@ -52,10 +56,20 @@ def _views(form: ViewsForm) -> ViewsSpec:
     values = {
         name: getattr(preset, name) if getattr(form, name) is None else getattr(form, name) for name in ("size", "eval_crop", "mean", "std")
     }
-    for name in ("view1", "view2"):
-        changes = {key: value for key, value in vars(getattr(form, name)).items() if value is not None}
-        values[name] = dataclasses.replace(getattr(preset, name), **changes)
+    values |= {name: _changed(getattr(preset, name), getattr(form, name)) for name in ("view1", "view2")}
     return ViewsSpec(**values, preset=form.preset, function=form.function)
+
+
+def _text(form: TextForm) -> TextSpec:
+    preset = recipes.TEXT_PRESETS.get(form.preset or "", recipes.TextViews)()
+    kept = {name: getattr(form, name) for name in hints(TextForm) if name not in ("length", "view1", "view2")}
+    length = preset.length if form.length is None else form.length
+    return TextSpec(**kept, length=length, **{name: _changed(getattr(preset, name), getattr(form, name)) for name in ("view1", "view2")})
+
+
+def _changed(view: Any, changes: Any) -> Any:
+    """A preset's view with what a config file sets in it."""
+    return dataclasses.replace(view, **{key: value for key, value in vars(changes).items() if value is not None})
 
 
 def to_config_dict(spec: Spec) -> ConfigDict:

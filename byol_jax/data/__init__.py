@@ -8,7 +8,10 @@ from byol_jax.data.prefetch import Batches
 from byol_jax.data.records import tfds
 from byol_jax.data.slices import parse as parse_split
 from byol_jax.data.slices import sliced
-from byol_jax.data.source import BadImage, Source, labels_of, spread, subset
+from byol_jax.data.source import BadImage, Source, content_of, labels_of, spread, subset
+from byol_jax.data.texts import TextSource, from_texts, text_files, tfds_texts
+from byol_jax.data.tokens import Tokenizer, TokenSource, tokenised
+from byol_jax.data.vocabulary import train_tokenizer
 
 __all__ = [
     "ArraySource",
@@ -17,10 +20,15 @@ __all__ = [
     "FolderSource",
     "Shard",
     "Source",
+    "TextSource",
+    "TokenSource",
+    "Tokenizer",
+    "content_of",
     "digits",
     "eval_batches",
     "folder",
     "from_arrays",
+    "from_texts",
     "idx",
     "index_batches",
     "labels_of",
@@ -29,6 +37,10 @@ __all__ = [
     "sliced",
     "spread",
     "subset",
+    "text_files",
     "tfds",
+    "tfds_texts",
+    "tokenised",
     "train_batches",
+    "train_tokenizer",
 ]

@@ -14,9 +14,10 @@ from byol_jax.data.source import LOG, BadImage, EncodedSource, Source, check_exa
 from byol_jax.data.vision import tf
 
 Crop = Callable[[int, int], tuple[int, int, int, int]]
-Packed = tuple[bytes, tuple[int, int]]  # a JPEG that TensorFlow decodes and (0, 0), or pixels and their (height, width)
+Packed = tuple[bytes, tuple[int, int]]  # a JPEG that TensorFlow decodes and (0, 0), or pixels and their (height, width), or token ids
 Candidates = Iterator[tuple[int, Callable[[], tuple[Packed, int]]]]  # what may fill a slot, best first: (index, how to load it)
 _END_OF_JPEG = b"\xff\xd9"
+_NOTHING = (bytes(12), (2, 2))  # stands where an example was given up
 _ONE_PIXEL = np.array([0, 0, 1, 1], np.int32)  # y, x, h, w
 
 
@@ -87,10 +88,8 @@ def pixels(image: np.ndarray) -> Packed:
     return image.tobytes(), (image.shape[0], image.shape[1])
 
 
-def neighbours(source: Source, crop: Crop | None = None) -> Callable[[int, int], Candidates]:
-    """A function of (index, epoch): the example and, should it be bad, those after it in the source, all around."""
-    n = len(source)
-    load = _from_files(source, Packer(n, crop)) if isinstance(source, EncodedSource) else _from_arrays(source, crop)
+def neighbours(n: int, load: Callable[[int], tuple[Packed, int]]) -> Callable[[int, int], Candidates]:
+    """A function of (index, epoch): the example and, should it be bad, those after it among all n, all around."""
 
     def find(index: int, epoch: int) -> Candidates:
         for offset in range(n):
@@ -98,6 +97,11 @@ def neighbours(source: Source, crop: Crop | None = None) -> Callable[[int, int],
             yield at, functools.partial(load, at)
 
     return find
+
+
+def load_images(source: Source, crop: Crop | None) -> Callable[[int], tuple[Packed, int]]:
+    """Index -> an image, packed, and its label."""
+    return _from_files(source, Packer(len(source), crop)) if isinstance(source, EncodedSource) else _from_arrays(source, crop)
 
 
 def _from_files(source: EncodedSource, pack: Packer) -> Callable[[int], tuple[Packed, int]]:
@@ -199,5 +203,5 @@ class Fetch:
                     self.census.good(candidate)
                     return packed, label, index
             if not self.replace:
-                return (bytes(3), (1, 1)), -1, -1
+                return _NOTHING, -1, -1
         raise ValueError(f"no decodable image can take the place of example {index}; undecodable so far: {len(self.census.names)}")

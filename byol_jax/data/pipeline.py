@@ -15,15 +15,15 @@ from byol_jax.data import order
 from byol_jax.data.arrays import ArraySource, nearest
 from byol_jax.data.order import Shard
 from byol_jax.data.prefetch import Batch, Batches
-from byol_jax.data.source import LOG, UNLABELLED, Source
-from byol_jax.views import Views
+from byol_jax.data.source import LOG, UNLABELLED, Source, content_of
+from byol_jax.views import TextViews, Views
 
 ViewFn = Callable[[dict[str, Any], Any], dict[str, Any]]
 
 
 def train_batches(
     source: Source,
-    views: Views | ViewFn,
+    views: Views | TextViews | ViewFn,
     *,
     batch_size: int,
     seed: int,
@@ -42,7 +42,7 @@ def train_batches(
     Args:
       source: an ``ArraySource``, or anything that follows ``Source``.
       views: a recipe, or your own ``fn(example, seed) -> {"view1", "view2"}`` of tensors, where example is ``{"image": uint8[H, W, 3],
-        "label": int32}``, seed is int64[2], and the function is traced by tf.data.
+        "label": int32}`` (of texts ``{"tokens": int32[n], ...}``), seed is int64[2], and the function is traced by tf.data.
       batch_size: size of the global batch; this process gets ``batch_size / shard.count`` rows, b.
       seed: seed of the run, 0..2**64-1.
       start_step: first global batch.
@@ -53,17 +53,19 @@ def train_batches(
 
     Returns:
       Batches: an iterator with ``close()`` and ``bad_files``. A batch holds "label" int32[b] (-1: none) and either "image"
-      uint8[b, H, W, 3] (``ArraySource``, "device") or "view1" and "view2", uint8[b, S, S, 3] (as your own ``views`` gives them otherwise).
+      uint8[b, H, W, 3] (``ArraySource``, "device") or "view1" and "view2", uint8[b, S, S, 3], of texts int32[b, length] (as your own
+      ``views`` gives them otherwise).
 
     Raises:
-      ValueError: an empty source, a batch the shards cannot divide, a seed or step out of range, an unknown ``augment_on``; and, while
-        iterating, more undecodable files than allowed, or an example that does not follow the protocol.
+      ValueError: an empty source, a batch the shards cannot divide, a seed or step out of range, an unknown ``augment_on``, a recipe for
+        another kind of example; and, while iterating, more undecodable files than allowed, or an example that does not follow the protocol.
     """
     if augment_on not in ("device", "host"):
         raise ValueError(f"augment_on={augment_on!r} is not one of ['device', 'host']{nearest(str(augment_on), ['device', 'host'])}")
     if not 0 <= max_bad_share <= 1:
         raise ValueError(f"max_bad_share={max_bad_share}: must lie in [0, 1]")
     n = _train_length(source, batch_size)
+    _check_kind(source, views)
     order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)  # its errors here, not in the thread
     if isinstance(source, ArraySource) and isinstance(views, Views) and augment_on == "device":
         steps = order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
@@ -110,7 +112,13 @@ def _labels(source: ArraySource, index: np.ndarray) -> np.ndarray:
 
 
 def eval_batches(
-    source: Source, views: Views, *, batch_size: int, shard: Shard = Shard(), max_bad_share: float = 0.01, threads: int | None = None
+    source: Source,
+    views: Views | TextViews,
+    *,
+    batch_size: int,
+    shard: Shard = Shard(),
+    max_bad_share: float = 0.01,
+    threads: int | None = None,
 ) -> Batches:
     """One pass over the source in its own order, nothing dropped: the last batch is smaller if it must be.
 
@@ -126,12 +134,14 @@ def eval_batches(
       threads: parallel decoders; None lets tf.data choose.
 
     Returns:
-      Batches of "image" uint8[b, H, W, 3], "label" int32[b] (-1: none), "index" int64[b] (position in the source).
+      Batches of "image" uint8[b, H, W, 3] or "tokens" int32[b, length], "label" int32[b] (-1: none), "index" int64[b] (position in the
+      source).
 
     Raises:
       ValueError: as for ``train_batches``.
     """
     n = _length(source)
+    _check_kind(source, views)
     rows = shard.rows(batch_size)
     if isinstance(source, ArraySource):
         return Batches(lambda: _eval_gather(source, order.one_pass(n, batch_size, rows)))
@@ -143,6 +153,15 @@ def eval_batches(
 def _eval_gather(source: ArraySource, steps: Iterator[np.ndarray]) -> Iterator[Batch]:
     for index in steps:
         yield {"image": source.images[index], "label": _labels(source, index), "index": index}
+
+
+def _check_kind(source: Source, views: Any) -> None:
+    wanted = getattr(views, "content", content_of(source))
+    if wanted != content_of(source):
+        raise ValueError(
+            f"views: {type(views).__name__} is a recipe for {wanted!r}, examples of {type(source).__name__} are {content_of(source)!r}; "
+            "images take byol.views.image(), texts byol.views.sentence() or document()"
+        )
 
 
 def _length(source: Source) -> int:

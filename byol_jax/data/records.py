@@ -198,6 +198,19 @@ def tfds(name: str, split: str = "train", *, data_dir: str | Path | None = None,
     return _load_all(source) if in_memory else source
 
 
+def rows(name: str, split: str = "train", *, data_dir: str | Path | None = None) -> tuple[Iterator[dict[str, Any]], dict[str, Any]]:
+    """All features of every example of a data set of any kind, in order, as numpy values; and what the features are, by name.
+
+    Raises:
+      ValueError: as ``tfds``, but for an image feature.
+    """
+    builder = _builder(name, None if data_dir is None else Path(data_dir).expanduser())
+    _check_split(builder, split)
+    import tensorflow_datasets as tfds
+
+    return iter(tfds.as_numpy(builder.as_dataset(split=split))), dict(builder.info.features)
+
+
 def several_labels(source: Source, key: str, certain: str) -> np.ndarray:
     """int8[N, C] of a source from ``tfds`` whose images have several labels: 1 there, 0 not there, -1 there but hard to see.
 

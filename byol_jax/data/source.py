@@ -18,7 +18,8 @@ class Source(Protocol):
     """A data set: a length, and examples by position.
 
     ``source[i]`` gives ``{"image": uint8[H, W, 3], "label": int}``; "label" may be missing or -1 (none). Gray images [H, W] and [H, W, 1]
-    are accepted and repeated. This is what ``grain`` and ``tfds.data_source`` give, and what a class of your own needs.
+    are accepted and repeated. This is what ``grain`` and ``tfds.data_source`` give, and what a class of your own needs. A source of texts
+    gives ``{"tokens": int[n], "label": int}``, ids without special tokens, and says so: ``content = "tokens"``.
 
     Optional attributes: ``labels`` (int32[N], or None if there are none) and ``class_names`` (a list of str), which spare a pass
     over the data. To have an example skipped and counted instead of ending the run, raise ``BadImage`` from ``__getitem__``.
@@ -60,15 +61,37 @@ def as_rgb(image: Any, where: str) -> np.ndarray:
     return np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
 
 
+def content_of(source: Source) -> str:
+    """The key under which the source's examples hold what is learned from: "image", or "tokens"."""
+    return getattr(source, "content", "image")
+
+
 def check_example(example: Any, where: str) -> tuple[np.ndarray, int]:
     """(uint8[H, W, 3], label) of what a source returned; ValueError naming ``where`` if it does not follow the protocol."""
-    if not isinstance(example, dict) or "image" not in example:
+    image = _taken(example, "image", "uint8[H, W, 3]", where)
+    return as_rgb(image, where), _label(example, where)
+
+
+def check_tokens(example: Any, where: str) -> tuple[np.ndarray, int]:
+    """(int[n], label) of what a source of texts returned; ValueError naming ``where`` if it does not follow the protocol."""
+    tokens = np.asarray(_taken(example, "tokens", "int[n]", where))
+    if tokens.ndim != 1 or not tokens.size or not np.issubdtype(tokens.dtype, np.integer):
+        raise ValueError(f"{where}: the tokens are {tokens.dtype}{list(tokens.shape)}; they must be one row of integers, one at least")
+    return tokens, _label(example, where)
+
+
+def _taken(example: Any, key: str, form: str, where: str) -> Any:
+    if not isinstance(example, dict) or key not in example:
         got = f"a dict with keys {sorted(example)}" if isinstance(example, dict) else type(example).__name__
-        raise ValueError(f'{where}: an example must be {{"image": uint8[H, W, 3], "label": int}}, got {got}')
+        raise ValueError(f'{where}: an example must be {{"{key}": {form}, "label": int}}, got {got}')
+    return example[key]
+
+
+def _label(example: dict[str, Any], where: str) -> int:
     label = np.asarray(example.get("label", UNLABELLED))
     if label.ndim or not np.issubdtype(label.dtype, np.integer):
         raise ValueError(f"{where}: the label must be one integer (-1: none), got {label.dtype}{list(label.shape)}")
-    return as_rgb(example["image"], where), int(label)
+    return int(label)
 
 
 def labels_of(source: Source) -> np.ndarray | None:
@@ -76,7 +99,7 @@ def labels_of(source: Source) -> np.ndarray | None:
     if hasattr(source, "labels"):
         found = source.labels
         return None if found is None else np.asarray(found, np.int32)
-    labels = np.array([check_example(source[i], f"example {i}")[1] for i in range(len(source))], np.int32)
+    labels = np.array([_label(source[i], f"example {i}") for i in range(len(source))], np.int32)
     return labels if (labels != UNLABELLED).any() else None
 
 
@@ -90,6 +113,7 @@ class Subset:
         if outside.size:
             raise ValueError(f"subset: index {outside[0]} is outside the source; valid: 0..{n - 1}")
         self.class_names = getattr(source, "class_names", None)
+        self.content = content_of(source)
 
     @functools.cached_property
     def labels(self) -> np.ndarray | None:

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax.data import fetch, order, vision
+from byol_jax.data import fetch, order, reading
 from byol_jax.data.fetch import Candidates, Census, Fetch
 from byol_jax.data.order import Shard
 from byol_jax.data.prefetch import Batch, Batches
+from byol_jax.data.reading import Recipe
 from byol_jax.data.records import Window, WindowedSource
 from byol_jax.data.source import Source
 from byol_jax.data.vision import tf
-from byol_jax.views import Views
 
 AT_ONCE = 8  # examples a call of Python reads: a call costs as much as decoding a small image
 Step = tuple[np.ndarray, np.ndarray]  # example indices int64[b] and their epochs int64[b]
@@ -26,7 +26,7 @@ Step = tuple[np.ndarray, np.ndarray]  # example indices int64[b] and their epoch
 
 def train_batches(
     source: Source,
-    views: Views | Callable[..., dict[str, Any]],
+    views: Recipe | Callable[..., dict[str, Any]],
     *,
     batch_size: int,
     seed: int,
@@ -38,54 +38,52 @@ def train_batches(
 ) -> Batches:
     """See ``byol_jax.data.pipeline.train_batches``, which has checked the arguments."""
     n, rows = len(source), shard.rows(batch_size)
-    census = Census(n, max_bad_share)
+    census, kind = Census(n, max_bad_share), reading.of(source)
     find: Callable[[int, int], Candidates]
     if isinstance(source, WindowedSource):
         waiting = Waiting()
         find = functools.partial(waiting.take, fetch.Packer(n, None))
         steps = _in_order(_epochs(source, seed, start_step * batch_size), n, batch_size, start_step * batch_size, rows, waiting)
     else:
-        find = fetch.neighbours(source)
+        find = fetch.neighbours(n, kind.loader(source, None))
         steps = order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
-    make_views = views
-    if isinstance(views, Views):
-        make_views = functools.partial(_recipe, views=views, photometric=augment_on == "host")
+    make_views = views if callable(views) else functools.partial(_recipe, kind=kind, views=views, photometric=augment_on == "host")
 
-    def finish(image: Any, label: Any, index: Any, seed_pair: Any) -> dict[str, Any]:
-        made = make_views({"image": image, "label": label}, seed_pair)  # type: ignore[operator]
+    def finish(content: Any, label: Any, index: Any, seed_pair: Any) -> dict[str, Any]:
+        made = make_views({kind.content: content, "label": label}, seed_pair)
         if not isinstance(made, dict) or not {"view1", "view2"} <= made.keys():
             got = sorted(made) if isinstance(made, dict) else type(made).__name__
             raise ValueError(f"your views returned {got}; they must return a dict with 'view1' and 'view2'")
         return {"view1": made["view1"], "view2": made["view2"], "label": label}
 
-    return _run(steps, Fetch(find, census, replace=True), finish, seed=seed, rows=len(rows), endless=True, threads=threads)
+    get = Fetch(find, census, replace=True)
+    return _run(steps, get, kind.decoded, finish, seed=seed, rows=len(rows), endless=True, threads=threads)
 
 
-def _recipe(example: dict[str, Any], seed: Any, *, views: Views, photometric: bool) -> dict[str, Any]:
-    return vision.two_views(example["image"], seed, views, photometric=photometric)
+def _recipe(example: dict[str, Any], seed: Any, *, kind: reading.Reading, views: Recipe, photometric: bool) -> dict[str, Any]:
+    return kind.two_views(example[kind.content], seed, views, photometric)
 
 
-def eval_batches(source: Source, views: Views, *, batch_size: int, shard: Shard, max_bad_share: float, threads: int | None) -> Batches:
+def eval_batches(source: Source, views: Recipe, *, batch_size: int, shard: Shard, max_bad_share: float, threads: int | None) -> Batches:
     """See ``byol_jax.data.pipeline.eval_batches``, which has checked the arguments."""
     n, rows = len(source), shard.rows(batch_size)
-
-    def crop(height: int, width: int) -> tuple[int, int, int, int]:
-        return vision.central_window(height, width, views.eval_crop)
-
+    kind = reading.of(source)
+    crop = kind.crop(views)
     find: Callable[[int, int], Candidates]
     if isinstance(source, WindowedSource):
         waiting = Waiting()
         find = functools.partial(waiting.take, fetch.Packer(n, crop))
         steps = _in_order(((0, window) for window in source.in_order()), n, batch_size, 0, rows, waiting)
     else:
-        find = fetch.neighbours(source, crop)
+        find = fetch.neighbours(n, kind.loader(source, crop))
         steps = ((index, np.zeros_like(index)) for index in order.one_pass(n, batch_size, rows))
 
-    def finish(image: Any, label: Any, index: Any, seed_pair: Any) -> dict[str, Any]:
-        return {"image": vision.to_uint8(vision.resize(image, views.size)), "label": label, "index": index}
+    def finish(content: Any, label: Any, index: Any, seed_pair: Any) -> dict[str, Any]:
+        return {kind.content: kind.prepared(content, views), "label": label, "index": index}
 
     get = Fetch(find, Census(n, max_bad_share), replace=False)
-    return _run(steps, get, finish, seed=0, rows=len(rows), endless=False, threads=threads, batches=-(-n // batch_size))
+    lengths: dict[str, Any] = {"rows": len(rows), "endless": False, "batches": -(-n // batch_size)}
+    return _run(steps, get, kind.decoded, finish, seed=0, threads=threads, **lengths)
 
 
 class Waiting:
@@ -152,6 +150,7 @@ def _step(pairs: list[tuple[int, int]]) -> Step:
 def _run(
     steps: Iterator[Step],
     get: Fetch,
+    decoded: Callable[[Any, Any], Any],
     finish: Callable[..., dict[str, Any]],
     *,
     seed: int,
@@ -176,7 +175,7 @@ def _run(
         return *columns, seed_pairs
 
     def example(data: Any, size: Any, label: Any, index: Any, seed_pair: Any) -> dict[str, Any]:
-        return finish(vision.decoded(data, size), label, index, seed_pair)
+        return finish(decoded(data, size), label, index, seed_pair)
 
     def make() -> Iterator[Batch]:
         signature = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64))

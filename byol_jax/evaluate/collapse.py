@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_jax.augment.image import image_views
+from byol_jax.augment import kind_of
 from byol_jax.data.order import Shard
 from byol_jax.data.pipeline import train_batches
 from byol_jax.data.source import subset
@@ -82,10 +82,10 @@ def _head(source: Any, limit: int) -> Any:
 
 
 def _pairs(encoder: Encoder, source: Any, wanted: int, batch_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of two augmented views of ``wanted`` images at least (a whole number of batches), as training would draw them."""
+    """Embeddings of two augmented views of ``wanted`` examples at least (a whole number of batches), as training would draw them."""
     shard = Shard(jax.process_index(), jax.process_count())
     size = batch_size * shard.count
-    make = jax.jit(image_views(encoder.views))
+    make = jax.jit(kind_of(encoder.views).views(encoder.views, "device"))
     parts = []
     with contextlib.closing(train_batches(source, encoder.views, batch_size=size, seed=seed, shard=shard)) as stream:
         for step in range(-(-wanted // size)):

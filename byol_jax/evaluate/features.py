@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from byol_jax.augment.image import preprocess
+from byol_jax.augment import Recipe, preprocess
 from byol_jax.data.order import Shard
 from byol_jax.data.pipeline import eval_batches
 from byol_jax.evaluate.encoder import Encoder
@@ -61,7 +61,7 @@ def features(encoder: Encoder, source: Any, *, batch_size: int = 256, max_bad_sh
     Returns:
       Features of all N examples in the source's order.
     """
-    return _collect(source, encoder.views, batch_size, lambda images: encoder(images, pad_to=batch_size), max_bad_share)
+    return _collect(source, encoder.views, batch_size, lambda examples: encoder(examples, pad_to=batch_size), max_bad_share)
 
 
 def pixels(source: Any, views: Views, *, batch_size: int = 256, max_size: int = 32) -> Features:
@@ -92,11 +92,11 @@ def labelled(*sets: Features) -> int:
 
 
 def _collect(
-    source: Any, views: Views, batch_size: int, embed: Callable[[np.ndarray], np.ndarray], max_bad_share: float = 0.01
+    source: Any, views: Recipe, batch_size: int, embed: Callable[[np.ndarray], np.ndarray], max_bad_share: float = 0.01
 ) -> Features:
     shard = Shard(jax.process_index(), jax.process_count())
     batches = eval_batches(source, views, batch_size=batch_size * shard.count, shard=shard, max_bad_share=max_bad_share)
-    parts = [(embed(batch["image"]), batch["label"], batch["index"]) for batch in batches]
+    parts = [(embed(batch[views.content]), batch["label"], batch["index"]) for batch in batches]
     embedding, label, index = gather_rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     order = np.argsort(index, kind="stable")
     return Features(np.asarray(embedding[order], np.float32), np.asarray(label[order], np.int32), index[order])

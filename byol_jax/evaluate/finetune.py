@@ -22,17 +22,16 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from byol_jax import parallel
-from byol_jax.augment.image import image_views
+from byol_jax.augment import Recipe, kind_of
 from byol_jax.data.order import Shard
 from byol_jax.data.pipeline import train_batches
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.linear import target_losses
 from byol_jax.evaluate.progress import tracked
-from byol_jax.evaluate.sgd import MOMENTUM, crop_and_flip
+from byol_jax.evaluate.sgd import MOMENTUM
 from byol_jax.method.norms import check_norms
 from byol_jax.method.optimizer import is_weight
 from byol_jax.method.schedules import cosine
-from byol_jax.views import Views
 
 Step = Callable[["Tuned", Any, jax.Array, jax.Array], tuple["Tuned", jax.Array]]
 
@@ -114,9 +113,9 @@ def begin(encoder: Encoder, classes: int, *, seed: int, mesh: Mesh, bn_momentum:
     if bn_momentum is not None and hasattr(module, "bn_momentum"):
         module = module.clone(bn_momentum=bn_momentum)
     network = Classified(module, classes)
-    image = jax.ShapeDtypeStruct((1, encoder.views.size, encoder.views.size, 3), jnp.float32)
-    check_norms(network, image, parallel.AXIS, mesh.size)  # type: ignore[arg-type]  # it asks for no more than a module's init
-    shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), image)
+    seen = kind_of(encoder.views).seen(encoder.views)
+    check_norms(network, seen, parallel.AXIS, mesh.size)  # type: ignore[arg-type]  # it asks for no more than a module's init
+    shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), seen)
     dim = shapes["params"]["classifier"]["kernel"].shape[0]
     kernel = jax.random.truncated_normal(jax.random.key(seed), -2.0, 2.0, (dim, classes), jnp.float32) * dim**-0.5
     head = {"kernel": np.asarray(kernel), "bias": np.zeros(classes, np.float32)}
@@ -126,15 +125,15 @@ def begin(encoder: Encoder, classes: int, *, seed: int, mesh: Mesh, bn_momentum:
     return network, parallel.replicate(jax.device_get(state), mesh)
 
 
-def make_step(network: Classified, recipe: Views, key: jax.Array, mesh: Mesh) -> Step:
+def make_step(network: Classified, recipe: Recipe, key: jax.Array, mesh: Mesh) -> Step:
     """Builds ``step(state, batch, rate, decay) -> (state, mean loss)``, compiled; every setting of a grid can share it.
 
     Args:
-      recipe: how images are augmented (its view 1). Row r of step t is drawn from ``key``, t and r alone.
+      recipe: how examples are augmented (its view 1). Row r of step t is drawn from ``key``, t and r alone.
 
     A batch's "label" is int[B], or [B, C] of 1, 0 and -1 (not counted) where an image has several.
     """
-    make = image_views(recipe)
+    make = kind_of(recipe).views(recipe, "device")
 
     def gradients(variables: Any, batch: Any, keys: jax.Array) -> tuple[Any, Any, jax.Array]:
         x = make(keys, batch)["view1"]
@@ -187,7 +186,7 @@ def train(
     """
     mesh = mesh or parallel.data_mesh()
     size = fitting_batch(batch_size, len(source), mesh)
-    recipe, total = crop_and_flip(encoder.views), setting.total(len(source), size)
+    recipe, total = encoder.views.plain(), setting.total(len(source), size)
     network, state = begin(encoder, classes, seed=seed, mesh=mesh, bn_momentum=bn_momentum)
     step = _shared_step(network, recipe, seed, mesh)
     schedule, decay = cosine(setting.rate, batch_size=size, steps=total), jnp.float32(setting.weight_decay / setting.rate)
@@ -204,7 +203,7 @@ def fitting_batch(batch_size: int, examples: int, mesh: Mesh) -> int:
     return max(min(batch_size, examples) // mesh.size, 1) * mesh.size
 
 
-def _shared_step(network: Classified, recipe: Views, seed: int, mesh: Mesh) -> Step:
+def _shared_step(network: Classified, recipe: Recipe, seed: int, mesh: Mesh) -> Step:
     try:
         return _cached_step(network, recipe, seed, mesh)
     except TypeError:  # a module with an unhashable field (a list, say) is compiled anew for every setting
@@ -212,5 +211,5 @@ def _shared_step(network: Classified, recipe: Views, seed: int, mesh: Mesh) -> S
 
 
 @functools.lru_cache(maxsize=4)
-def _cached_step(network: Classified, recipe: Views, seed: int, mesh: Mesh) -> Step:
+def _cached_step(network: Classified, recipe: Recipe, seed: int, mesh: Mesh) -> Step:
     return make_step(network, recipe, jax.random.key(seed), mesh)

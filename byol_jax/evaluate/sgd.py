@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_jax.augment.image import image_views
+from byol_jax.augment import Recipe, kind_of
 from byol_jax.data.order import Shard, batches
 from byol_jax.data.pipeline import train_batches
 from byol_jax.data.source import labels_of, subset
@@ -30,7 +30,6 @@ from byol_jax.evaluate.features import Features, features, gather_rows
 from byol_jax.evaluate.linear import Classifier, LinearResult, hold_out, score, several_classes
 from byol_jax.evaluate.progress import tracked
 from byol_jax.method.schedules import cosine
-from byol_jax.views import Views
 
 RATES = (0.4, 0.3, 0.2, 0.1, 0.05)
 MOMENTUM = optax.trace(decay=0.9, nesterov=True)
@@ -132,7 +131,7 @@ def sgd(
     label = np.full(len(train), -1, np.int32) if label is None else label
     classes = several_classes(Features(np.zeros((len(label), test_features.embedding.shape[1]), np.float32), label), test_features)
 
-    recipe = encoder.views if photometric else crop_and_flip(encoder.views)
+    recipe = encoder.views if photometric else encoder.views.plain()
 
     def train_layers(rows: np.ndarray, rates: Sequence[float]) -> Classifier:
         part = train if len(rows) == len(train) else subset(train, rows)
@@ -238,22 +237,16 @@ def _named(protocol: str, loss: LogitLoss) -> str:
     return protocol if loss == PLAIN else f"{protocol}, regularised"
 
 
-def _augmented(encoder: Encoder, source: Any, batch_size: int, seed: int, recipe: Views) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _augmented(encoder: Encoder, source: Any, batch_size: int, seed: int, recipe: Recipe) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Endless (embeddings [B, D], labels [B]) of augmented images (the recipe's view 1); the same on every process."""
     shard = Shard(jax.process_index(), jax.process_count())
-    make = jax.jit(lambda keys, batch: image_views(recipe)(keys, batch)["view1"])
+    make = jax.jit(lambda keys, batch: kind_of(recipe).views(recipe, "device")(keys, batch)["view1"])
     rows = np.asarray(shard.rows(batch_size))
     with contextlib.closing(train_batches(source, recipe, batch_size=batch_size, seed=seed, shard=shard)) as stream:
         for step, batch in enumerate(stream):
             keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), batch_size)[rows]
             x, y = gather_rows(np.asarray(encoder.views_of(make(keys, batch))), batch["label"])
             yield x, y
-
-
-def crop_and_flip(views: Views) -> Views:
-    """The recipe without its photometric part: what the linear layer is trained on."""
-    plain = {"rotation": 0.0, "jitter": 0.0, "grayscale": 0.0, "blur": 0.0, "solarize": 0.0}
-    return views.both(**plain)
 
 
 def _divisible(batch_size: int) -> int:

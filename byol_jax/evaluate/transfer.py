@@ -92,7 +92,7 @@ def transfer(
     Raises:
       ValueError: an unknown task; or none of them is there, with what to do for each.
     """
-    square = Encoder(encoder.module, encoder.variables, dataclasses.replace(encoder.views, eval_crop=1.0))
+    square = Encoder(encoder.module, encoder.variables, dataclasses.replace(encoder.image_views, eval_crop=1.0))
 
     def one(task: Task, place: Path) -> dict[str, Any]:
         say_once(say, f"{task.name}: embedding its images")

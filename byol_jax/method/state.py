@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import struct
 
@@ -31,3 +33,36 @@ class ByolState:
     def trained(self) -> dict[str, Any]:
         """What the optimizer moves."""
         return {"online": self.online["params"], "probe": self.probe}
+
+
+def with_encoder(state: ByolState, variables: Mapping[str, Any]) -> ByolState:
+    """The state with these variables of the encoder, {"params"[, "batch_stats"]}, in the online and in the target network.
+
+    Raises:
+      ValueError: names the arrays that the encoder has and the variables lack, the other way round, or of another shape.
+    """
+    return state.replace(online=_starting(state.online, variables), target=_starting(state.target, variables))  # type: ignore[attr-defined]
+
+
+def _starting(network: dict[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    made = dict(network)
+    for kind, tree in network.items():
+        if "encoder" in tree:
+            _check_same(tree["encoder"], variables.get(kind, {}), kind)
+            made[kind] = {**tree, "encoder": jax.tree.map(_placed_as, tree["encoder"], variables[kind])}
+    return made
+
+
+def _placed_as(leaf: jax.Array, value: Any) -> jax.Array:
+    # a copy: each network's buffers are donated to the step, so that no two leaves may share one
+    return jax.device_put(jnp.array(value, leaf.dtype, copy=True), leaf.sharding)
+
+
+def _check_same(ours: Any, given: Any, kind: str) -> None:
+    shapes = [
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)} for tree in (ours, given)
+    ]
+    wrong = [name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)]
+    if wrong:
+        told = ", ".join(f"{name} {shapes[0].get(name, 'none')} here, {shapes[1].get(name, 'none')} there" for name in wrong[:3])
+        raise ValueError(f"start_from: {len(wrong)} arrays of {kind} do not fit the encoder: {told}" + (", ..." if len(wrong) > 3 else ""))

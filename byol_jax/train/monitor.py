@@ -6,26 +6,26 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from byol_jax.augment import Recipe
 from byol_jax.data import spread
 from byol_jax.evaluate import Encoder, features, knn_features
 from byol_jax.method import diagnostics
 from byol_jax.method.network import Byol
 from byol_jax.method.state import ByolState
 from byol_jax.train.hooks import Evaluation
-from byol_jax.views import Views
 
 RANKME_ROWS = 2048  # RankMe takes a singular value decomposition: seconds at 2048 x 2048
 
 
 def evaluation(
-    method: Byol, data: Any, test_data: Any, views: Views | None, *, examples: int, k: int, every_steps: int, steps: int
+    method: Byol, data: Any, test_data: Any, views: Recipe | None, *, examples: int, k: int, every_steps: int, steps: int
 ) -> list[Evaluation]:
-    """The evaluation hook of a run; none where ``every_steps`` is 0 or nothing says how an image is prepared.
+    """The evaluation hook of a run; none where ``every_steps`` is 0 or nothing says how an example is prepared.
 
     It finds "rankme" and "features_std" of the monitor set and, with ``test_data``, "knn_top1" and "knn_top5".
 
     Raises:
-      ValueError: test data is given but no way to prepare its images.
+      ValueError: test data is given but no way to prepare its examples.
     """
     if views is None and test_data is not None:
         raise ValueError("eval_views: needed to evaluate on test_data, since views is a function of your own")

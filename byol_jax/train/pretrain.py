@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from byol_jax import parallel
+from byol_jax.augment import Recipe
 from byol_jax.data.pipeline import index_batches, train_batches
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.method.network import Byol
@@ -22,7 +23,6 @@ from byol_jax.train.hooks import CollapseMonitor, Hook
 from byol_jax.train.loop import fit
 from byol_jax.train.monitor import evaluation
 from byol_jax.train.writers import make_writers
-from byol_jax.views import Views
 from byol_jax.workdir import folder as run_folder
 
 
@@ -32,23 +32,23 @@ class Run:
 
     Attributes:
       state: after ``step`` updates, on the mesh it was trained on.
-      views: how an image is prepared for the encoder; None if the run was trained on views of the user's own.
+      views: how an example is prepared for the encoder; None if the run was trained on views of the user's own.
       workdir: a path, of ``pathlib`` or, remote, of ``etils.epath``; None if there is none.
       metrics: the last number logged under each name.
     """
 
     state: ByolState
     method: Byol
-    views: Views | None
+    views: Recipe | None
     workdir: Any
     step: int
     metrics: dict[str, float] = field(default_factory=dict)
 
-    def encoder(self, views: Views | None = None) -> Encoder:
-        """The trained online encoder, frozen: uint8[B, H, W, 3] -> float32[B, D]."""
+    def encoder(self, views: Recipe | None = None) -> Encoder:
+        """The trained online encoder, frozen: uint8[B, H, W, 3], or int32[B, L] of token ids, -> float32[B, D]."""
         chosen = views or self.views
         if chosen is None:
-            raise ValueError("encoder(): the run was trained on views of your own; say how to prepare an image: encoder(views=...)")
+            raise ValueError("encoder(): the run was trained on views of your own; say how to prepare an example: encoder(views=...)")
         return Encoder.from_state(self.method, self.state, chosen)
 
 
@@ -56,7 +56,7 @@ def pretrain(
     method: Byol,
     data: Any,
     *,
-    views: Views | Callable[..., Any],
+    views: Recipe | Callable[..., Any],
     batch_size: int,
     steps: int | None = None,
     epochs: float | None = None,
@@ -72,7 +72,7 @@ def pretrain(
     max_bad_share: float = 0.01,
     test_data: Any = None,
     monitor_data: Any = None,
-    eval_views: Views | None = None,
+    eval_views: Recipe | None = None,
     evaluate_every_epochs: float | None = None,
     monitor_examples: int = 5000,
     knn_k: int = 20,
@@ -82,12 +82,13 @@ def pretrain(
     writers: Sequence[str | Hook] = ("terminal", "jsonl"),
     note: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
+    start_from: Mapping[str, Any] | None = None,
 ) -> Run:
     """Trains, going on with whatever stands in ``workdir``: killed and called again, the run ends as if nothing had happened.
 
     Args:
       views: a recipe, or your own ``fn(example, seed) -> {"view1", "view2"}`` of tensors, given to the network as they are
-        (then ``eval_views`` says how evaluation prepares an image).
+        (then ``eval_views`` says how evaluation prepares an example).
       batch_size: of the global batch, over all processes; ``steps`` or ``epochs`` * len(data) // batch_size of them are taken.
       optimizer: over {"online": params, "probe": params}; None: the paper's LARS (section 3.3), weight decay 1.5e-6, linear warm-up
         of 10 epochs or a tenth of the run if that is less, cosine to 0; ``learning_rate`` is its base rate for batch 256 (0.2), or a
@@ -102,6 +103,7 @@ def pretrain(
         (None: ten times a run, 0: never). Neighbours, and RankMe, come from ``monitor_examples`` spread evenly over
         ``monitor_data`` (None: ``data``; give another where that has no labels).
       log_every, checkpoint_every: in steps; ``keep`` checkpoints stay, and the one of the best k-NN accuracy.
+      start_from: variables of the encoder, {"params"[, "batch_stats"]}, that a fresh run starts from in both networks; None: random ones.
       writers: "terminal", "jsonl", "tensorboard", "wandb", or hooks of your own; note: plain data to travel with each checkpoint.
 
     Raises ValueError for settings that do not fit each other, and its subclasses ``Diverged`` and ``CheckpointError``, see ``fit``.
@@ -125,7 +127,7 @@ def pretrain(
     before = start.metrics_so_far(folder)
     with start.Stream(made, (checkpoints.latest_step() or 0) if checkpoints else 0) as stream:
         shapes = resident.seen(held, stream.shapes(batch_size))
-        state = start.begin(method, tx, init_key, stream, shapes, augment, mesh, checkpoints, shard_state)
+        state = start.begin(method, tx, init_key, stream, shapes, augment, mesh, checkpoints, shard_state, start_from)
         observers = [CollapseMonitor(), *make_writers(writers, workdir=folder, start_step=stream.start, steps=steps, run=facts)]
         settings: dict[str, Any] = {"start_step": stream.start, "steps": steps, "mesh": mesh, "log_every": log_every}
         hooks = [*look, *observers]

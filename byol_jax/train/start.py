@@ -14,17 +14,17 @@ import optax
 from jax.sharding import Mesh
 
 from byol_jax import parallel
-from byol_jax.augment import image_views
+from byol_jax.augment import Recipe, kind_of
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.data.order import Shard
 from byol_jax.method.network import Byol
 from byol_jax.method.optimizer import lars
 from byol_jax.method.schedules import warmup_cosine
-from byol_jax.method.state import ByolState
+from byol_jax.method.state import ByolState, with_encoder
 from byol_jax.method.step import init, make_train_step
 from byol_jax.train.loop import Fitted
 from byol_jax.train.resident import Resident, compiled
-from byol_jax.views import Views
+from byol_jax.views import TextViews, Views
 
 _LOG = logging.getLogger("byol_jax.train")
 PAPER_BASE_RATE, PAPER_WARMUP_EPOCHS = 0.2, 10  # section 3.3, 1000 epochs
@@ -54,12 +54,14 @@ def evaluation_interval(every_epochs: float | None, steps: int, examples: int, b
     return max(round(every_epochs * examples / batch_size), 1) if every_epochs else 0
 
 
-def augmentation(views: Any, eval_views: Views | None, augment_on: str) -> tuple[Views | None, Callable[..., Any]]:
-    """(how evaluation prepares an image, what the step does to a host batch)."""
-    if isinstance(views, Views):
-        return eval_views or views, image_views(views, on=augment_on)  # type: ignore[arg-type]
+def augmentation(views: Any, eval_views: Recipe | None, augment_on: str) -> tuple[Recipe | None, Callable[..., Any]]:
+    """(how evaluation prepares an example, what the step does to a host batch)."""
+    if isinstance(views, Views | TextViews):
+        return eval_views or views, kind_of(views).views(views, augment_on)
     if not callable(views):
-        raise ValueError(f"views: {type(views).__name__} is neither a Views recipe nor a function (example, seed) -> {{'view1', 'view2'}}")
+        raise ValueError(
+            f"views: {type(views).__name__} is neither a recipe (Views, TextViews) nor a function (example, seed) -> {{'view1', 'view2'}}"
+        )
     return eval_views, _as_given
 
 
@@ -179,11 +181,13 @@ def begin(
     mesh: Mesh,
     checkpoints: Checkpoints | None,
     shard_state: bool = False,
+    start_from: Mapping[str, Any] | None = None,
 ) -> ByolState:
     """The latest checkpoint, or a fresh state for batches of these shapes, laid out as ``layout`` says; the stream is set to its step."""
     make = functools.partial(init, method, tx, batch=batch, augment=augment, mesh=mesh)
     if checkpoints is None or checkpoints.latest_step() is None:
-        return laid_out(make(key), mesh, shard_state)
+        fresh = make(key)
+        return laid_out(fresh if start_from is None else with_encoder(fresh, start_from), mesh, shard_state)
     shapes = jax.eval_shape(make, key)
     state = checkpoints.restore(placed(shapes, layout(shapes, mesh, shard_state)))
     stream.restart(int(state.step))

@@ -130,7 +130,7 @@ def test_errors():
         _mean_encoder()(np.zeros((2, 8, 8, 3)))
     with pytest.raises(ValueError, match="repeat gray images"):
         _mean_encoder()(np.zeros((2, 8, 8, 1), np.uint8))
-    with pytest.raises(ValueError, match="expected normalised float32"):
+    with pytest.raises(ValueError, match=r"expected float32 \[B, 8, 8, 3\]"):
         _mean_encoder().views_of(_images(2))
     with pytest.raises(ValueError, match=r"Map returned .* an encoder returns one array"):
         Encoder(Map(), {}, RECIPE)(_images(2))

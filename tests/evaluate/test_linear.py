@@ -15,7 +15,7 @@ from byol_jax import data, views
 from byol_jax.evaluate import Encoder, linear, linear_features, save, sgd, sgd_features
 from byol_jax.evaluate.features import Features
 from byol_jax.evaluate.linear import Classifier, fit, fit_arrays, hold_out, logits_of, score, split_share, standardised, target_losses
-from byol_jax.evaluate.sgd import PLAIN, REGULARISED, Layers, crop_and_flip, held_out_share, init_layers, sgd_step
+from byol_jax.evaluate.sgd import PLAIN, REGULARISED, Layers, held_out_share, init_layers, sgd_step
 
 
 def _blobs(n, *, classes=4, dim=6, noise=1.0, seed=0):
@@ -217,7 +217,7 @@ def test_sgd_from_images_as_in_table_7():
     seen = {}
     for photometric in (False, True):
         pairs = importlib.import_module("byol_jax.evaluate.sgd")._augmented(
-            encoder, _coloured(48, 0), 16, 0, encoder.views if photometric else crop_and_flip(encoder.views)
+            encoder, _coloured(48, 0), 16, 0, encoder.views if photometric else encoder.views.plain()
         )
         seen[photometric] = next(pairs)[0]
         pairs.close()
@@ -232,8 +232,8 @@ def test_linear_from_images():
     assert linear(encoder, _coloured(48, 0), _coloured(30, 1), l2=1.0, batch_size=16).top1 == 1.0
 
 
-def test_crop_and_flip_keeps_only_the_geometry():
-    recipe = crop_and_flip(views.imagenet(32))
+def test_the_plain_recipe_keeps_only_the_geometry():
+    recipe = views.imagenet(32).plain()
     for view in (recipe.view1, recipe.view2):
         assert (view.jitter, view.grayscale, view.blur, view.solarize, view.rotation) == (0, 0, 0, 0, 0)
         assert (view.flip, view.crop_area) == (0.5, (0.08, 1.0))
