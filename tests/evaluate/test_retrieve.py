@@ -1,5 +1,7 @@
 """recall@k, MRR@10 and nDCG@10 worked out by hand, and against scikit-learn."""
 
+import importlib
+
 import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
@@ -7,6 +9,8 @@ from sklearn.metrics import ndcg_score
 from byol_jax.data import Retrieval
 from byol_jax.evaluate import retrieve
 from byol_jax.evaluate.retrieve import scores
+
+MODULE = importlib.import_module("byol_jax.evaluate.retrieve")  # the package's own name ``retrieve`` is the function
 
 
 def by_angle(texts):
@@ -58,6 +62,17 @@ def test_equal_cosines_rank_in_the_order_of_the_documents():
         assert result.mrr_10["X"] == 1 / rank
     nothing = retrieve({"zeros": lambda texts: np.zeros((len(texts), 2))}, sets({"q": 0}, documents, {"q": {"a": 1.0}}), k=(1, 2))
     assert nothing.recall["zeros"] == {1: 0.0, 2: 1.0}
+
+
+def test_search_in_pieces_ranks_ties_as_search_in_one_does(monkeypatch):
+    """A text is a number whose six bits are -1 or 1: cosines are thirds, and many are equal."""
+    rng = np.random.default_rng(0)
+    bits = {str(number): [1 if number >> i & 1 else -1 for i in range(6)] for number in range(64)}
+    queries, documents = ([str(number) for number in rng.integers(0, 64, n)] for n in (9, 40))
+    cosine = np.array([bits[text] for text in queries]) @ np.array([bits[text] for text in documents]).T
+    monkeypatch.setattr(MODULE, "DOCUMENTS", 7)
+    found = MODULE.search(lambda texts: np.array([bits[text] for text in texts], np.float32), queries, documents, k=12)
+    np.testing.assert_array_equal(found, np.argsort(-cosine, axis=1, kind="stable")[:, :12])
 
 
 def test_fewer_documents_than_k():
