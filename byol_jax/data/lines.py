@@ -138,6 +138,10 @@ def _values(text: str, sound: bool, columns: Sequence[str], optional: set[str]) 
 def _text(value: Any, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise BadLine(f"{name!r} is {json.dumps(value)[:40]}, neither text nor a number")
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:  # JSON's escapes allow what no tokenizer takes
+        raise BadLine(f"{name!r} holds half of a surrogate pair") from None
     return str(value)
 
 

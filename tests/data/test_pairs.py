@@ -77,6 +77,7 @@ BAD = [
     ("a.jsonl", b'{"sentence1": "a", "score": 1}', "line 2: has no 'sentence2'; it has score, sentence1"),
     ("a.jsonl", b'{"sentence1": "a", "sentence2": null, "score": 1}', "line 2: 'sentence2' is null, neither text nor a number"),
     ("a.jsonl", b'{"sentence1": "a", "sentence2": "\xff", "score": 1}', "line 2: is not UTF-8"),
+    ("a.jsonl", b'{"sentence1": "a", "sentence2": "\\ud83d", "score": 1}', "line 2: 'sentence2' holds half of a surrogate pair"),
 ]
 GOOD = {"a.tsv": b"good\tgood\t1", "a.csv": b"good,good,1", "a.jsonl": b'{"sentence1": "good", "sentence2": "good", "score": 1}'}
 
