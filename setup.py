@@ -23,6 +23,7 @@ CORE = [
     "pillow>=11",
     "rich>=13",
     "scikit-learn>=1.5",
+    "scipy>=1.13",
 ]
 DATA = [
     "array-record>=0.8; platform_system == 'Linux'",

@@ -116,7 +116,9 @@ def parser() -> argparse.ArgumentParser:
     learned = verb("tokenizer", learn_tokenizer, text, under=actions)
     _config(learned, required=True)
     learned.add_argument("--output", metavar="FILE", help="where to write it, such as tokenizer.json; the configuration's text.tokenizer")
-    learned.add_argument("--kind", choices=("wordpiece", "bpe"), default="wordpiece", help="BERT's, in small letters, or RoBERTa's, of bytes")
+    learned.add_argument(
+        "--kind", choices=("wordpiece", "bpe"), default="wordpiece", help="BERT's, in small letters, or RoBERTa's, of bytes"
+    )
     learned.add_argument("--vocab", type=int, default=8192, metavar="N", help="tokens at most (%(default)s)")
     text = "read converted shards again and compare them with their checksums"
     verb("verify", verify_data, text, under=actions).add_argument("folder", metavar="DIR", help="what was the --output")

@@ -14,6 +14,8 @@ KINDS = {
     "semisup": "the whole network fine-tuned on a hundredth and a tenth of the labels",
     "transfer": "linear classifiers on the paper's twelve other data sets",
     "transfer_finetune": "the whole network fine-tuned on each of them",
+    "similarity": "of texts: cosines against human judgements",
+    "retrieve": "of texts: documents that answer a query",
 }
 
 
@@ -44,6 +46,9 @@ def evaluations(added: argparse.ArgumentParser) -> None:
     flags.add_argument("--labels", type=_numbers(int, "all"), help="fewlabels: labels a class, such as 1,2,5,10,20,all (1,10,all)")
     flags.add_argument("--draws", type=int, help="fewlabels: how many times the labels are drawn (3)")
     flags.add_argument("--tasks", type=_names, help="both transfers: some of the twelve, such as cifar10,dtd")
+    flags.add_argument("--pairs", metavar="FILE", help="similarity: sentence1, sentence2, score as .tsv, .csv or .jsonl; or tfds:glue/stsb")
+    flags.add_argument("--corpus", metavar="DIR", help="retrieve: queries.jsonl, corpus.jsonl and qrels/test.tsv, as BEIR has them")
+    flags.add_argument("--k", type=_numbers(int), help="retrieve: documents looked at, for recall (1,5,10,100)")
     flags.add_argument(
         "--data-dir", metavar="DIR", help="both transfers: where prepared data stands ($TFDS_DATA_DIR, ~/tensorflow_datasets)"
     )

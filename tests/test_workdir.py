@@ -158,7 +158,9 @@ def test_configuration_evaluations_and_the_reports_reading(bucket, tmp_path):
     settings.data.update(source="digits")
     settings.views.update(preset="gray", size=16)
     tiny_spec = config.resolve(settings)
-    result = evaluate.KnnResult(top1={1: 0.5}, top5={1: 0.75}, temperature=0.07, train_examples=44, test_examples=20, classes=2)
+    result = evaluate.KnnResult(
+        top1={1: 0.5}, top5={1: 0.75}, macro_f1={1: 0.25}, temperature=0.07, train_examples=44, test_examples=20, classes=2
+    )
     for workdir in (RUN, tmp_path / "tiny"):
         build.claim(workdir, tiny_spec)
         path = evaluate.save(workdir, "knn", result)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from byol_jax import data, evaluate
 from byol_jax.build import objects
-from byol_jax.build.runs import load_encoder, measured_on, test_or_error
+from byol_jax.build.runs import load_encoder, measured_on
+from byol_jax.build.subject import Subject
 from byol_jax.config import ConfigError, Spec
 from byol_jax.evaluate import finetune
 from byol_jax.evaluate.fewlabels import ALL
@@ -25,33 +25,39 @@ from byol_jax.workdir import folder
 Results = dict[str, evaluate.Result]
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is evaluated: a run's encoder, its configuration, and its folder."""
-
-    spec: Spec
-    encoder: evaluate.Encoder
-    workdir: Any  # its folder, local or in a bucket
-
-    def train(self) -> Any:
-        """The labelled training data."""
-        return objects.labelled_source(self.spec)
-
-    def test(self) -> Any:
-        """The test data. Raises ConfigError where the configuration has none."""
-        return test_or_error(self.spec)
-
-
-COUNTS = ("epochs", "batch_size", "draws", "steps")
+OF_TEXTS = ("similarity", "retrieve")
+WANTED = {
+    "pairs": "a .tsv, .csv or .jsonl file with the columns sentence1, sentence2 and score, or tfds:glue/stsb",
+    "corpus": "a folder with queries.jsonl, corpus.jsonl and qrels/test.tsv, as BEIR has them",
+}
+COUNTS = ("epochs", "batch_size", "draws", "steps", "k")
 
 
 def _knn(run: Subject) -> Results:
-    return {"knn": evaluate.knn(run.encoder, run.train(), run.test())}
+    return {"knn": _beside({name: evaluate.knn_features(*both) for name, both in run.sets().items()})}
 
 
 def _linear(run: Subject) -> Results:
-    train, test = (evaluate.features(run.encoder, source) for source in (run.train(), run.test()))
-    return {"linear": evaluate.linear_features(train, test), "linear_sgd": evaluate.sgd_features(train, test)}
+    kinds: dict[str, Callable[..., evaluate.Result]] = {"linear": evaluate.linear_features, "linear_sgd": evaluate.sgd_features}
+    sets = run.sets()
+    return {kind: _beside({name: judge(*both) for name, both in sets.items()}) for kind, judge in kinds.items()}
+
+
+def _beside(results: Results) -> evaluate.Result:
+    """One result as it is; several in one table."""
+    first = next(iter(results.values()))
+    return first if len(results) == 1 else evaluate.compared(first.rows()[0], results)
+
+
+def _similarity(run: Subject, *, pairs: str) -> Results:
+    name = pairs.removeprefix("tfds:")
+    found = data.sts_tfds(name) if name != pairs else data.pairs(pairs)
+    return {"similarity": evaluate.similarity_rows(run.embeds([*found.first, *found.second]), found)}
+
+
+def _retrieve(run: Subject, *, corpus: str, k: tuple[int, ...] = (1, 5, 10, 100)) -> Results:
+    found = data.beir(corpus)
+    return {"retrieve": evaluate.retrieve(run.embeds(found.documents), found, k)}
 
 
 def _linear_paper(
@@ -76,19 +82,7 @@ def _collapse(run: Subject) -> Results:
 
 
 def _fewlabels(run: Subject, *, labels: tuple[int, ...] = (1, 10, ALL), draws: int = 3) -> Results:
-    sources = run.train(), run.test()
-    views = objects.recipe(run.spec)
-    untrained = evaluate.Encoder.untrained(objects.encoder(run.spec), views, seed=run.spec.seed)
-
-    def both(embed: Callable[[Any], evaluate.Features]) -> tuple[evaluate.Features, evaluate.Features]:
-        return embed(sources[0]), embed(sources[1])
-
-    sets = {
-        "BYOL": both(lambda source: evaluate.features(run.encoder, source)),
-        "untrained": both(lambda source: evaluate.features(untrained, source)),
-        "pixels": both(lambda source: evaluate.pixels(source, views)),
-    }
-    return {"fewlabels": evaluate.few_labels(sets, labels=labels, draws=draws)}
+    return {"fewlabels": evaluate.few_labels(run.compared_features(), labels=labels, draws=draws)}
 
 
 def _semisup(
@@ -169,6 +163,8 @@ EVALUATIONS: dict[str, Callable[..., Results]] = {
     "semisup": _semisup,
     "transfer": _transfer,
     "transfer_finetune": _transfer_finetune,
+    "similarity": _similarity,
+    "retrieve": _retrieve,
 }
 
 
@@ -182,6 +178,11 @@ def evaluation(
     """
     wrong = [_misplaced(kind, name) for name in options if name not in options_of(kind)]
     wrong += [f"{_flag(name)} {options[name]}: must be 1 or more" for name in COUNTS if np.min(options.get(name, 1)) < 1]
+    wrong += [
+        f"{_flag(name)}: evaluate {kind} needs it: {WANTED[name]}" for name in WANTED if name in options_of(kind) and name not in options
+    ]
+    if kind in OF_TEXTS and spec.text.preset is None:
+        wrong.append(f"evaluate {kind}: is of texts, and the run in {workdir} is one of images")
     if wrong:
         raise ConfigError(wrong)
     found = EVALUATIONS[kind](Subject(spec, load_encoder(workdir, step=step, spec=spec), folder(workdir)), **options)

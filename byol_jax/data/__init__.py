@@ -3,9 +3,11 @@
 from byol_jax.data.arrays import ArraySource, digits, from_arrays, idx, npz
 from byol_jax.data.files import FolderSource, folder
 from byol_jax.data.order import Shard
+from byol_jax.data.pairs import Pairs, pairs, sts_tfds
 from byol_jax.data.pipeline import eval_batches, index_batches, train_batches
 from byol_jax.data.prefetch import Batches
 from byol_jax.data.records import tfds
+from byol_jax.data.retrieval import Retrieval, beir, retrieval
 from byol_jax.data.slices import parse as parse_split
 from byol_jax.data.slices import sliced
 from byol_jax.data.source import BadImage, Source, content_of, labels_of, spread, subset
@@ -18,11 +20,14 @@ __all__ = [
     "BadImage",
     "Batches",
     "FolderSource",
+    "Pairs",
+    "Retrieval",
     "Shard",
     "Source",
     "TextSource",
     "TokenSource",
     "Tokenizer",
+    "beir",
     "content_of",
     "digits",
     "eval_batches",
@@ -33,9 +38,12 @@ __all__ = [
     "index_batches",
     "labels_of",
     "npz",
+    "pairs",
     "parse_split",
+    "retrieval",
     "sliced",
     "spread",
+    "sts_tfds",
     "subset",
     "text_files",
     "tfds",

@@ -207,8 +207,13 @@ def rows(name: str, split: str = "train", *, data_dir: str | Path | None = None)
     builder = _builder(name, None if data_dir is None else Path(data_dir).expanduser())
     _check_split(builder, split)
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.file_adapters import FileFormat
 
-    return iter(tfds.as_numpy(builder.as_dataset(split=split))), dict(builder.info.features)
+    features = dict(builder.info.features)
+    if FileFormat.ARRAY_RECORD in builder.info.available_file_formats():
+        return iter(builder.as_data_source(split)), features
+    one_file_after_the_other = tfds.ReadConfig(interleave_cycle_length=1)
+    return iter(tfds.as_numpy(builder.as_dataset(split=split, read_config=one_file_after_the_other))), features
 
 
 def several_labels(source: Source, key: str, certain: str) -> np.ndarray:

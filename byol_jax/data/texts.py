@@ -5,10 +5,8 @@ What cannot be used (not UTF-8, binary, empty) is left out, counted and named; n
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from byol_jax.data.arrays import existing, nearest
+from byol_jax.data.lines import SUFFIXES as TABLES
+from byol_jax.data.lines import each_row
 from byol_jax.data.source import LOG, UNLABELLED
 
-SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")
+SUFFIXES = (".txt", *TABLES)
 LONGEST = 1_000_000  # characters; what a text has beyond them is cut off
 NAMED = 5  # faults of a kind that are named one by one
 _BAD = ("not UTF-8", "binary", "unreadable")  # an empty line separates paragraphs, a long text is used: neither is damage
@@ -130,7 +130,8 @@ def text_files(
       ValueError: no such path, nothing in it, no such column, a class that ``class_names`` lacks, too much damage.
     """
     root, faults = existing(path, "text"), Faults()
-    found = list(_cleaned(_read(root, text, label, faults), faults))
+    table = functools.partial(_table, text=text, label=label, max_bad_share=max_bad_share)
+    found = list(_cleaned(_read(root, table, faults), faults))
     faults.check(str(root), len(found), max_bad_share)
     labels = [one.label for one in found]
     unlabelled = all(one is None for one in labels)
@@ -156,9 +157,9 @@ def tfds_texts(
     return TextSource([one.text for one in found], labels, names)
 
 
-def _read(root: Path, text: str, label: str | None, faults: Faults) -> Iterator[Text]:
+def _read(root: Path, table: Callable[[Path], list[Text]], faults: Faults) -> Iterator[Text]:
     if root.is_file():
-        yield from _file(root, text, label, faults, lines=True)
+        yield from table(root) if root.suffix.lower() in TABLES else _file(root, faults, lines=True)
         return
     names = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     folders = [path for path in names if path.is_dir()]
@@ -170,17 +171,26 @@ def _read(root: Path, text: str, label: str | None, faults: Faults) -> Iterator[
             LOG.warning("text: %s has class folders; the %d files beside them are left out (first: %s)", root, len(files), files[0].name)
         for name, paths in classes.items():
             for path in paths:
-                yield from (Text(one.text, one.where, name) for one in _file(path, text, None, faults, lines=False))
+                yield from (Text(one.text, one.where, name) for one in _file(path, faults, lines=False))
         return
     if not files:
         glimpse = ", ".join(path.name for path in names[:5]) or "nothing"
         raise ValueError(f"text: {root} holds no text; suffixes looked for: {', '.join(SUFFIXES)}; it holds {glimpse}")
     for path in files:
-        yield from _file(path, text, label, faults, lines=False)
+        yield from table(path) if path.suffix.lower() in TABLES else _file(path, faults, lines=False)
 
 
-def _file(path: Path, text: str, label: str | None, faults: Faults, *, lines: bool) -> Iterator[Text]:
-    suffix = path.suffix.lower()
+def _table(path: Path, text: str, label: str | None, max_bad_share: float) -> list[Text]:
+    found: list[Text] = []
+
+    def use(text: str, label: str = "") -> None:
+        found.append(Text(text, str(path), label or None))
+
+    each_row(path, [text], use, optional=[] if label is None else [label], max_bad_share=max_bad_share)
+    return found
+
+
+def _file(path: Path, faults: Faults, *, lines: bool) -> Iterator[Text]:
     try:
         data = path.read_bytes()
     except OSError:
@@ -189,44 +199,9 @@ def _file(path: Path, text: str, label: str | None, faults: Faults, *, lines: bo
     if b"\0" in data:
         faults.add("binary", str(path))
         return
-    if suffix == ".txt" or suffix not in SUFFIXES:
-        pieces = data.splitlines() if lines else [data]
-        for i, piece in enumerate(pieces, 1):
-            if (one := _decoded(piece, f"{path}:{i}" if lines else str(path), None, faults)) is not None:
-                yield one
-    elif suffix == ".jsonl":
-        yield from _rows(_json_rows(path, data, faults), path, text, label, faults)
-    else:
-        whole = _decoded(data, str(path), None, faults)
-        reader = csv.DictReader(io.StringIO(whole.text if whole else ""), delimiter="\t" if suffix == ".tsv" else ",")
-        if whole:
-            yield from _rows(((reader.line_num, row) for row in reader), path, text, label, faults)
-
-
-def _json_rows(path: Path, data: bytes, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
-    for i, line in enumerate(data.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except UnicodeDecodeError:
-            faults.add("not UTF-8", f"{path}:{i}")
-        except ValueError:
-            faults.add("unreadable", f"{path}:{i}")
-        else:
-            yield i, row if isinstance(row, dict) else {}
-
-
-def _rows(rows: Iterable[tuple[int, dict[str, Any]]], path: Path, text: str, label: str | None, faults: Faults) -> Iterator[Text]:
-    """The columns asked for. The first row must have the text's; a later one without it is a fault."""
-    for number, (i, row) in enumerate(rows):
-        if not number and text not in row:
-            raise ValueError(f"text: {path} has no column {text!r}: it has {list(row)}{nearest(text, [str(key) for key in row])}")
-        value = row.get(text)
-        if isinstance(value, str):
-            yield Text(value, f"{path}:{i}", None if label is None else row.get(label))
-        else:
-            faults.add("unreadable", f"{path}:{i}")
+    for i, piece in enumerate(data.splitlines() if lines else [data], 1):
+        if (one := _decoded(piece, f"{path}:{i}" if lines else str(path), None, faults)) is not None:
+            yield one
 
 
 def _decoded(data: bytes | str, where: str, label: str | int | None, faults: Faults) -> Text | None:

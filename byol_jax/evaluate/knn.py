@@ -17,6 +17,7 @@ from jax import lax
 
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, labelled
+from byol_jax.evaluate.metrics import macro_f1
 from byol_jax.evaluate.result import Result, percent
 from byol_jax.method.probe import in_top_k
 
@@ -25,10 +26,11 @@ TEST_CHUNK, TRAIN_CHUNK = 1024, 65536  # rows a similarity matrix holds at once:
 
 @dataclass(frozen=True)
 class KnnResult(Result):
-    """Accuracy by k, as shares. A class that no neighbour voted for counts neither in the top 1 nor in the top 5."""
+    """Accuracy and macro F1 by k, as shares. A class that no neighbour voted for counts neither in the top 1 nor in the top 5."""
 
     top1: dict[int, float]
     top5: dict[int, float]
+    macro_f1: dict[int, float]
     temperature: float
     train_examples: int
     test_examples: int
@@ -36,7 +38,8 @@ class KnnResult(Result):
 
     def rows(self) -> tuple[str, Sequence[str], Sequence[Sequence[str]]]:
         title = f"k-NN, {self.train_examples:,} training and {self.test_examples:,} test examples, temperature {self.temperature:g}"
-        return title, ("k", "top-1 %", "top-5 %"), [(str(k), percent(self.top1[k]), percent(self.top5[k])) for k in self.top1]
+        cells = [(str(k), *(percent(by[k]) for by in (self.top1, self.top5, self.macro_f1))) for k in self.top1]
+        return title, ("k", "top-1 %", "top-5 %", "macro F1 %"), cells
 
 
 def knn(
@@ -63,8 +66,8 @@ def knn_features(train: Features, test: Features, *, k: int | Sequence[int] = (1
       temperature: of the votes' weights.
 
     Returns:
-      top-1 and top-5 accuracy for each k. Equal votes go to the higher class, as in all our accuracies; equal similarities to the
-      earlier example.
+      top-1 and top-5 accuracy and macro F1 for each k. Equal votes go to the higher class, as in all our accuracies; equal similarities
+      to the earlier example.
     """
     ks = (k,) if isinstance(k, int) else tuple(k)
     if not ks or min(ks) < 1:
@@ -74,12 +77,14 @@ def knn_features(train: Features, test: Features, *, k: int | Sequence[int] = (1
     classes = labelled(train, test)
     similarity, index = nearest(test.embedding, train.embedding, k=max(ks))
     neighbour_label = train.label[index]
-    counts = np.zeros((len(ks), 2), np.int64)
+    counts, predicted = np.zeros((len(ks), 2), np.int64), np.zeros((len(ks), len(test)), np.int32)
     for start in range(0, len(test), TEST_CHUNK):
         rows = slice(start, start + TEST_CHUNK)
-        counts += np.asarray(_correct(similarity[rows], neighbour_label[rows], test.label[rows], temperature, ks, classes))
+        found = _vote(similarity[rows], neighbour_label[rows], test.label[rows], temperature, ks, classes)
+        counts, predicted[:, rows] = counts + np.asarray(found[0]), found[1]
     top1, top5 = ({kk: float(c) / len(test) for kk, c in zip(ks, column, strict=True)} for column in counts.T)
-    return KnnResult(top1, top5, temperature, len(train), len(test), classes)
+    f1 = {kk: macro_f1(row, test.label, classes) for kk, row in zip(ks, predicted, strict=True)}
+    return KnnResult(top1, top5, f1, temperature, len(train), len(test), classes)
 
 
 def nearest(query: np.ndarray, bank: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,18 +119,19 @@ def _merge(
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
-def _correct(
+def _vote(
     similarity: jax.Array, neighbour_label: jax.Array, label: jax.Array, temperature: float, ks: tuple[int, ...], classes: int
-) -> jax.Array:
-    """Counts of top-1 and top-5 hits, int32 [len(ks), 2]."""
+) -> tuple[jax.Array, jax.Array]:
+    """Counts of top-1 and top-5 hits, int32 [len(ks), 2], and the classes of the most votes, int32 [len(ks), B]."""
     weight_MxK = jnp.exp((similarity - similarity[:, :1]) / temperature)  # relative to the best: votes only compare, and none overflows
     rows = jnp.arange(len(label))[:, None]
-    hits = []
+    hits, predicted = [], []
     for k in ks:
         votes = jnp.zeros((len(label), classes), jnp.float32).at[rows, neighbour_label[:, :k]].add(weight_MxK[:, :k])
         voted = votes[rows[:, 0], label] > 0
         hits.append(jnp.stack([(voted & in_top_k(votes, label, n)).sum() for n in (1, 5)]))
-    return jnp.stack(hits)
+        predicted.append(classes - 1 - jnp.argmax(votes[:, ::-1], axis=1))
+    return jnp.stack(hits), jnp.stack(predicted)
 
 
 def _normalise(x: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ from jax import lax
 
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, labelled
+from byol_jax.evaluate.metrics import macro_f1, predicted_class
 from byol_jax.evaluate.result import Result, percent
 from byol_jax.method.probe import in_top_k
 
@@ -38,7 +39,7 @@ class Classifier(NamedTuple):
 
 @dataclass(frozen=True)
 class LinearResult(Result):
-    """Test accuracy of a linear classifier, as shares.
+    """Test accuracy and macro F1 of a linear classifier, as shares.
 
     ``choice`` is the value picked (of the L2 penalty, or of the base learning rate) and ``held_out`` the top-1 accuracy on the
     held-out part for each value tried; empty where there was nothing to choose.
@@ -46,6 +47,7 @@ class LinearResult(Result):
 
     top1: float
     top5: float
+    macro_f1: float
     protocol: str
     choice: float
     held_out: dict[float, float]
@@ -57,8 +59,8 @@ class LinearResult(Result):
         title = f"Linear classifier ({self.protocol}), {self.train_examples:,} training and {self.test_examples:,} test examples"
         chosen = "l2" if self.protocol == "L-BFGS" else "base rate"
         held_out = percent(self.held_out[self.choice]) if self.held_out else "-"
-        headings = (chosen, "top-1 %", "top-5 %", "held-out top-1 %")
-        return title, headings, [(f"{self.choice:.3g}", percent(self.top1), percent(self.top5), held_out)]
+        headings = (chosen, "top-1 %", "top-5 %", "macro F1 %", "held-out top-1 %")
+        return title, headings, [(f"{self.choice:.3g}", *map(percent, (self.top1, self.top5, self.macro_f1)), held_out)]
 
 
 def linear(encoder: Encoder, train: Any, test: Any, *, batch_size: int = 256, **options: Any) -> LinearResult:
@@ -99,9 +101,8 @@ def linear_features(
         scores = _path(train.take(fit_rows), train.take(held_rows), penalties, classes, max_iterations)
     choice = max(penalties, key=lambda v: scores[v]) if scores else penalties[0]  # the stronger penalty among equals
     classifier = fit(train, choice, classes, max_iterations=max_iterations)
-    top1, top5, _ = score(classifier, test)
     held = {v: scores[v][0] for v in reversed(penalties)} if scores else {}
-    return LinearResult(top1, top5, "L-BFGS", choice, held, len(train), len(test), classes)
+    return LinearResult(*judge(classifier, test, classes), "L-BFGS", choice, held, len(train), len(test), classes)
 
 
 def several_classes(*sets: Features) -> int:
@@ -190,6 +191,13 @@ def score(classifier: Classifier, test: Features) -> tuple[float, float, float]:
         sums += np.asarray(_score(classifier, jnp.asarray(test.embedding[rows]), jnp.asarray(test.label[rows])))
     top1, top5, loss = (float(v) for v in sums / len(test))
     return top1, top5, loss
+
+
+def judge(classifier: Classifier, test: Features, classes: int) -> tuple[float, float, float]:
+    """(top-1, top-5, macro F1) on a set; ties as for ``score``."""
+    top1, top5, _ = score(classifier, test)
+    parts = [predicted_class(logits_of(classifier, test.embedding[i : i + 8192])) for i in range(0, len(test), 8192)]
+    return top1, top5, macro_f1(np.concatenate(parts), test.label, classes)
 
 
 def score_logits(logits: Features) -> tuple[float, float, float]:

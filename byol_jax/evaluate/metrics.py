@@ -1,4 +1,4 @@
-"""The metrics of the transfer study, from logits [N, C] and targets, in numpy. All are shares in [0, 1]."""
+"""Metrics of a classifier in numpy, those of the transfer study among them, from logits [N, C] and targets. All are shares in [0, 1]."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 
 def top1(logits: np.ndarray, label: np.ndarray) -> float:
     """Share of examples whose label has the highest logit; among equal logits the higher class wins, as in all our accuracies."""
-    return float((_predicted(logits) == label).mean())
+    return float((predicted_class(logits) == label).mean())
 
 
 def mean_per_class(logits: np.ndarray, label: np.ndarray) -> float:
     """Top-1 accuracy within each class that occurs, averaged over these classes."""
-    hit = _predicted(logits) == label
+    hit = predicted_class(logits) == label
     return float(np.mean([hit[label == c].mean() for c in np.unique(label)]))
 
 
@@ -40,8 +40,26 @@ def average_precision(score: np.ndarray, target: np.ndarray) -> float:
     return float(np.mean([part.max() for part in reached]))
 
 
-def _predicted(logits: np.ndarray) -> np.ndarray:
-    return logits.shape[1] - 1 - np.argmax(logits[:, ::-1], axis=1)
+def macro_f1(predicted: np.ndarray, label: np.ndarray, classes: int) -> float:
+    """Mean over classes of F1, the harmonic mean of precision and recall: scikit-learn's ``f1_score(average="macro")``.
+
+    Args:
+      predicted: int[N], the class given to each example; -1 is none, which is right for no class.
+      label: int[N], the true class.
+      classes: their number. A class that is neither anybody's label nor predicted is left out; one that is never hit counts 0.
+    """
+    if not len(label):
+        raise ValueError("macro F1: there is no example")
+    counts = (np.bincount(rows[rows >= 0], minlength=classes) for rows in (label, predicted, label[predicted == label]))
+    true, given, hits = counts
+    occurs = true + given > 0
+    return float(np.mean(2 * hits[occurs] / (true + given)[occurs]))
+
+
+def predicted_class(logits: np.ndarray) -> np.ndarray:
+    """int[N], the class of the highest logit of each row [N, C], the higher class among equals; -1 where a logit is NaN."""
+    highest = logits.shape[1] - 1 - np.argmax(logits[:, ::-1], axis=1)
+    return np.where(np.isnan(logits).any(axis=1), -1, highest)
 
 
 METRICS = {"top-1": top1, "mean per class": mean_per_class, "11-point mAP": eleven_point_map}

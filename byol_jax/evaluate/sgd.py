@@ -27,7 +27,7 @@ from byol_jax.data.pipeline import train_batches
 from byol_jax.data.source import labels_of, subset
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, gather_rows
-from byol_jax.evaluate.linear import Classifier, LinearResult, hold_out, score, several_classes
+from byol_jax.evaluate.linear import Classifier, LinearResult, hold_out, judge, score, several_classes
 from byol_jax.evaluate.progress import tracked
 from byol_jax.method.schedules import cosine
 
@@ -229,8 +229,8 @@ def _protocol(
             held[rate] = (top1, -cross_entropy)
     choice = max(rates, key=lambda rate: held[rate]) if held else rates[0]
     final = train_layers(np.arange(len(label)), [choice])
-    top1, top5, _ = score(Classifier(final.w[0], final.b[0]), test)
-    return LinearResult(top1, top5, protocol, choice, {r: held[r][0] for r in held}, len(label), len(test), classes)
+    found = judge(Classifier(final.w[0], final.b[0]), test, classes)
+    return LinearResult(*found, protocol, choice, {r: held[r][0] for r in held}, len(label), len(test), classes)
 
 
 def _named(protocol: str, loss: LogitLoss) -> str:

