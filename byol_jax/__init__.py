@@ -35,6 +35,7 @@ _HOME = {
     "Run": "train",
     "pretrain": "train",
     "load_encoder": "build",
+    "load_sentence_encoder": "build",
 }
 __all__ = sorted([*_HOME, *_ROOMS])
 

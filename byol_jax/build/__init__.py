@@ -20,7 +20,7 @@ from byol_jax.build.objects import (
     warmup_steps,
 )
 from byol_jax.build.records import convert_data, verify_data
-from byol_jax.build.runs import claim, farewell, load_encoder, pretrain, read_spec, report
+from byol_jax.build.runs import claim, farewell, load_encoder, load_sentence_encoder, pretrain, read_spec, report
 from byol_jax.build.search import search
 from byol_jax.build.show import describe
 from byol_jax.build.sweep import sweep
@@ -44,6 +44,7 @@ __all__ = [
     "learn_tokenizer",
     "learning_rate",
     "load_encoder",
+    "load_sentence_encoder",
     "num_classes",
     "optimizer",
     "own",

@@ -93,6 +93,7 @@ def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None =
         evaluate_every_epochs=spec.evaluation.every_epochs,
         monitor_examples=spec.evaluation.monitor_examples,
         knn_k=spec.evaluation.knn_k,
+        held_out_examples=spec.evaluation.held_out_examples if test is not None else 0,
         log_every=spec.logging.every_steps,
         checkpoint_every=spec.checkpoint.every_steps,
         keep=spec.checkpoint.keep,
@@ -147,6 +148,20 @@ def load_encoder(
         checkpoints.close()
     variables = {kind: tree["encoder"] for kind, tree in online.items() if "encoder" in tree}
     return evaluate.Encoder(objects.encoder(spec), variables, objects.recipe(spec), mesh)
+
+
+def load_sentence_encoder(
+    workdir: str | os.PathLike[str], *, step: int | None = None, spec: Spec | None = None, mesh: Mesh | None = None
+) -> evaluate.SentenceEncoder:
+    """The trained encoder of a run of texts with its tokenizer: a list of N str -> float32 [N, D]. Arguments as of ``load_encoder``.
+
+    Raises:
+      ValueError: as ``load_encoder``, and for a run of images.
+    """
+    spec = spec or read_spec(workdir)
+    if spec.text.preset is None:
+        raise ConfigError([f"--workdir {workdir}: is a run of images; load_encoder gives its encoder"])
+    return evaluate.SentenceEncoder(load_encoder(workdir, step=step, spec=spec, mesh=mesh), texts.tokenizer(spec))
 
 
 def checkpoint_note(workdir: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:

@@ -212,6 +212,7 @@ class EvaluationSpec:
     every_epochs: int | float | None = ruled(None, at_least(0))
     monitor_examples: int = ruled(5000, at_least(1))
     knn_k: int = ruled(20, at_least(1))
+    held_out_examples: int = ruled(0, at_least(0))  # of the test data, whose BYOL loss is measured as well; 0: none
 
 
 @dataclass(frozen=True)

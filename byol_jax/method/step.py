@@ -157,6 +157,31 @@ def make_train_step(
     return step
 
 
+def make_metrics(
+    method: Byol, *, augment: Augment | None = None, key: jax.Array | None = None, mesh: Mesh | None = None, stack_views: bool | None = None
+) -> Callable[[ByolState, Batch], Metrics]:
+    """Builds ``metrics(state, batch)``: what a training step says of a batch (loss and the others), without its update.
+
+    The networks run as in training, with the batch's own statistics and with dropout: the loss of held-out examples may be set beside
+    that of training. Every call draws the same random numbers. Arguments as of ``make_train_step``.
+    """
+    if augment is None:
+        augment = no_augment
+    key = jax.random.key(0) if key is None else key
+    mesh = data_mesh(mesh)
+    devices = mesh.shape[AXIS]
+    stacked = mesh.devices.flat[0].platform != "cpu" if stack_views is None else stack_views
+    per_device = partial(_metrics_alone, method, augment, partial(apply_to_views, stacked=stacked), devices)
+    over_devices = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(), check_vma=False)
+
+    def metrics(state: ByolState, batch: Batch) -> Metrics:
+        rows = rows_of(batch)
+        check_rows(rows, devices, 1)
+        return over_devices(state.replace(opt_state=()), batch, jax.random.split(key, rows))  # type: ignore[attr-defined]
+
+    return metrics
+
+
 def _gradients(
     method: Byol,
     augment: Augment,
@@ -169,30 +194,58 @@ def _gradients(
     keys: jax.Array,
 ) -> tuple[Any, Any, Any, Metrics]:
     """Inside shard_map: the rows of one device in; gradients, batch statistics (online, target) and metrics of the whole batch out."""
-    network = method.network()
     share = labelled_share(labels_of(batch), AXIS) if method.num_classes else None
 
     def micro_step(stats: tuple[Any, Any], part: tuple[Batch, jax.Array]) -> tuple[tuple[Any, Any], tuple[Any, Metrics]]:
-        online_stats, target_stats = stats
-        batch, keys = part
-        view1, view2 = both_views(augment(keys, batch))
-        check_norms(network, view1, AXIS, devices)
-        views = jax.tree.map(lambda *pair: jnp.stack(pair), view1, view2)
-
-        noise1, noise2 = jax.random.split(jax.random.fold_in(keys[0], 1))
-        wanted = None
-        if method.target == "ema":
-            frozen = {"params": state.target["params"], "batch_stats": target_stats}
-            wanted, target_stats = apply(network, frozen, views, noise1)
-        answers = (labels_of(batch), share) if method.num_classes else None
-        objective = partial(_objective, method, apply, online_stats, views, noise2, wanted, answers)
+        objective, target_stats = _prepared(method, augment, apply, devices, state, stats, share, *part)
         grads, (online_stats, metrics) = jax.grad(objective, has_aux=True)(state.trained)
         return (online_stats, target_stats), (grads, metrics)
 
-    stats = state.online["batch_stats"], state.target["batch_stats"] if method.target == "ema" else {}
-    stats, (grads, metrics) = mean_over_parts(micro_step, stats, micro_batches((batch, keys), accumulate), accumulate, unroll)
+    stats, (grads, metrics) = mean_over_parts(micro_step, _stats(state), micro_batches((batch, keys), accumulate), accumulate, unroll)
     grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
     return grads, *stats, metrics
+
+
+def _metrics_alone(
+    method: Byol, augment: Augment, apply: ApplyToViews, devices: int, state: ByolState, batch: Batch, keys: jax.Array
+) -> Metrics:
+    """Inside shard_map: what ``_gradients`` measures, and nothing else."""
+    share = labelled_share(labels_of(batch), AXIS) if method.num_classes else None
+    objective, _ = _prepared(method, augment, apply, devices, state, _stats(state), share, batch, keys)
+    _, (_, metrics) = objective(state.trained)
+    return jax.lax.pmean(metrics, AXIS)
+
+
+def _stats(state: ByolState) -> tuple[Any, Any]:
+    """Batch statistics of the online and the target network."""
+    return state.online["batch_stats"], state.target.get("batch_stats", {})
+
+
+def _prepared(
+    method: Byol,
+    augment: Augment,
+    apply: ApplyToViews,
+    devices: int,
+    state: ByolState,
+    stats: tuple[Any, Any],
+    share: Any,
+    batch: Batch,
+    keys: jax.Array,
+) -> tuple[Callable[[dict[str, Any]], tuple[jax.Array, tuple[Any, Metrics]]], Any]:
+    """(the objective of one device's rows, as a function of what is trained; the target's new batch statistics)."""
+    network = method.network()
+    online_stats, target_stats = stats
+    view1, view2 = both_views(augment(keys, batch))
+    check_norms(network, view1, AXIS, devices)
+    views = jax.tree.map(lambda *pair: jnp.stack(pair), view1, view2)
+
+    noise1, noise2 = jax.random.split(jax.random.fold_in(keys[0], 1))
+    wanted = None
+    if method.target == "ema":
+        frozen = {"params": state.target["params"], "batch_stats": target_stats}
+        wanted, target_stats = apply(network, frozen, views, noise1)
+    answers = (labels_of(batch), share) if method.num_classes else None
+    return partial(_objective, method, apply, online_stats, views, noise2, wanted, answers), target_stats
 
 
 def _objective(

@@ -22,7 +22,7 @@ def evaluation(
 ) -> list[Evaluation]:
     """The evaluation hook of a run; none where ``every_steps`` is 0 or nothing says how an example is prepared.
 
-    It finds "rankme" and "features_std" of the monitor set and, with ``test_data``, "knn_top1" and "knn_top5".
+    It finds "rankme" and "features_std" of the monitor set and, with labelled ``test_data``, "knn_top1" and "knn_top5".
 
     Raises:
       ValueError: test data is given but no way to prepare its examples.
@@ -38,8 +38,9 @@ def evaluation(
         known = features(encoder, monitored)
         sample = jnp.asarray(known.embedding[:RANKME_ROWS])
         found = {"rankme": float(diagnostics.rankme(sample)), "features_std": float(diagnostics.embedding_std(sample))}
-        if test_data is not None:
-            accuracy = knn_features(known, features(encoder, test_data), k=k)
+        asked = None if test_data is None else features(encoder, test_data)
+        if asked is not None and (asked.label >= 0).any():
+            accuracy = knn_features(known, asked, k=k)
             found |= {"knn_top1": accuracy.top1[k], "knn_top5": accuracy.top5[k]}
         return found
 

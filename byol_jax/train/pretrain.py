@@ -19,6 +19,7 @@ from byol_jax.method.network import Byol
 from byol_jax.method.state import ByolState
 from byol_jax.method.target import ema_decay
 from byol_jax.train import resident, start
+from byol_jax.train.held_out import held_out_loss
 from byol_jax.train.hooks import CollapseMonitor, Hook
 from byol_jax.train.loop import fit
 from byol_jax.train.monitor import evaluation
@@ -76,6 +77,7 @@ def pretrain(
     evaluate_every_epochs: float | None = None,
     monitor_examples: int = 5000,
     knn_k: int = 20,
+    held_out_examples: int = 0,
     log_every: int = 50,
     checkpoint_every: int = 1000,
     keep: int = 3,
@@ -101,7 +103,8 @@ def pretrain(
         It ends as without, but for rounding; of several processes all must then call ``Run.encoder`` together.
       test_data: labelled; k-NN accuracy (``knn_k`` neighbours, temperature 0.07) is measured on it ``evaluate_every_epochs``
         (None: ten times a run, 0: never). Neighbours, and RankMe, come from ``monitor_examples`` spread evenly over
-        ``monitor_data`` (None: ``data``; give another where that has no labels).
+        ``monitor_data`` (None: ``data``; give another where that has no labels). Without labels there is no k-NN accuracy.
+      held_out_examples: of ``test_data``, whose loss is measured as training measures its own ("held_out_loss"), as often.
       log_every, checkpoint_every: in steps; ``keep`` checkpoints stay, and the one of the best k-NN accuracy.
       start_from: variables of the encoder, {"params"[, "batch_stats"]}, that a fresh run starts from in both networks; None: random ones.
       writers: "terminal", "jsonl", "tensorboard", "wandb", or hooks of your own; note: plain data to travel with each checkpoint.
@@ -121,6 +124,10 @@ def pretrain(
     every = start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size)
     known = data if monitor_data is None else monitor_data
     look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, every_steps=every, steps=steps)
+    if held_out_examples:
+        unseen = functools.partial(train_batches, test_data, views, augment_on=augment_on, max_bad_share=max_bad_share)
+        sizes: dict[str, Any] = {"examples": held_out_examples, "batch_size": batch_size, "seed": seed, "mesh": mesh}
+        look += held_out_loss(method, unseen, augment, **sizes, every_steps=every, steps=steps)
     checkpoints = start.open_checkpoints(folder, every_steps=checkpoint_every, keep=keep, known=facts)
     from_host = functools.partial(train_batches, data, views, augment_on=augment_on, max_bad_share=max_bad_share)
     made = functools.partial(functools.partial(index_batches, data) if held else from_host, batch_size=batch_size, seed=seed)

@@ -1,0 +1,50 @@
+"""The loss on examples that training never sees, measured as training measures its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from byol_jax import parallel
+from byol_jax.data.order import Shard
+from byol_jax.method.network import Byol
+from byol_jax.method.state import ByolState
+from byol_jax.method.step import make_metrics
+from byol_jax.train.hooks import Evaluation
+
+
+def held_out_loss(
+    method: Byol,
+    batches: Callable[..., Any],
+    augment: Callable[..., Any],
+    *,
+    examples: int,
+    batch_size: int,
+    seed: int,
+    mesh: Mesh,
+    every_steps: int,
+    steps: int,
+) -> list[Evaluation]:
+    """The hook that finds "held_out_loss", the mean over the same views of the same batches each time; none if one of the numbers is 0.
+
+    Args:
+      batches: makes the batches of held-out examples, as ``data.train_batches`` without its sizes.
+      examples: how many are looked at, rounded to whole batches; one batch at least.
+    """
+    if not every_steps or not examples:
+        return []
+    measure = jax.jit(make_metrics(method, augment=augment, key=jax.random.key(seed), mesh=mesh))
+    count = max(round(examples / batch_size), 1)
+
+    def look(state: ByolState) -> dict[str, float]:
+        made = batches(batch_size=batch_size, seed=seed, shard=Shard(*parallel.process_shard()))
+        with contextlib.closing(made) as stream:
+            losses = [float(measure(state, parallel.to_global(next(stream), mesh))["loss"]) for _ in range(count)]
+        return {"held_out_loss": float(np.mean(losses))}
+
+    return [Evaluation(look, every_steps=every_steps, steps=steps)]
