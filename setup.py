@@ -35,6 +35,7 @@ WANDB = ["wandb>=0.19"]
 SAFETENSORS = ["safetensors>=0.5"]
 PARQUET = ["pyarrow>=17"]
 SEARCH = ["optuna>=4"]
+TEXT = ["tokenizers>=0.21", *SAFETENSORS]
 TEST = ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"]
 
 setup(
@@ -56,12 +57,13 @@ setup(
         "tensorboard": TENSORBOARD,
         "wandb": WANDB,
         "safetensors": SAFETENSORS,
+        "text": TEXT,
         "torch": ["torch>=2.4", *SAFETENSORS],
         "lightly": ["lightly>=1.5", "torch>=2.4", "torchvision>=0.19"],  # the peer of `byol-jax bench --peer lightly`
         "parquet": PARQUET,
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24"],
         "search": SEARCH,
-        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET, *SEARCH],
+        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET, *SEARCH, *TEXT],
     },
     entry_points={"console_scripts": ["byol-jax = byol_jax.cli:main"]},
 )

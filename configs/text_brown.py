@@ -21,6 +21,6 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.method.predictor.update(hidden=512, out=128)
     config.optimizer.update(name="adamw", learning_rate=2e-3, weight_decay=0.01, warmup_epochs=3)
     config.checkpoint.update(every_steps=500)
-    config.evaluation.update(every_epochs=5, knn_k=10)
+    config.evaluation.update(every_epochs=5, knn_k=10, held_out_examples=512)
     config.logging.update(every_steps=20)
     return config
