@@ -48,12 +48,14 @@ def train_batches(
     else:
         find = fetch.neighbours(source)
         steps = order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
-    make_views = views
+    make_views: Callable[..., dict[str, Any]]
     if isinstance(views, Views):
         make_views = functools.partial(_recipe, views=views, photometric=augment_on == "host")
+    else:
+        make_views = views
 
     def finish(image: Any, label: Any, index: Any, seed_pair: Any) -> dict[str, Any]:
-        made = make_views({"image": image, "label": label}, seed_pair)  # type: ignore[operator]
+        made = make_views({"image": image, "label": label}, seed_pair)
         if not isinstance(made, dict) or not {"view1", "view2"} <= made.keys():
             got = sorted(made) if isinstance(made, dict) else type(made).__name__
             raise ValueError(f"your views returned {got}; they must return a dict with 'view1' and 'view2'")
