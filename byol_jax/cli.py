@@ -66,12 +66,12 @@ def parser() -> argparse.ArgumentParser:
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     def verb(name: str, run: object, text: str, *parents: argparse.ArgumentParser, under: Any = verbs) -> argparse.ArgumentParser:
-        options = {"help": text, "description": f"{text[0].upper()}{text[1:]}.", "epilog": EPILOG, "allow_abbrev": False}
+        options: dict[str, Any] = {"help": text, "description": f"{text[0].upper()}{text[1:]}.", "epilog": EPILOG, "allow_abbrev": False}
         added = under.add_parser(
             name,
             parents=[shared, *parents],
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            **options,  # type: ignore[arg-type]
+            **options,
         )
         added.set_defaults(run=run)
         return added
@@ -158,8 +158,8 @@ BENCHES = {
 }
 
 
-def _config(group: argparse._ActionsContainer, **options: bool) -> None:
-    group.add_argument("--config", metavar="FILE.py[:VARIANT]", help="config file, such as configs/digits.py", **options)  # type: ignore[arg-type]
+def _config(group: argparse._ActionsContainer, **options: Any) -> None:
+    group.add_argument("--config", metavar="FILE.py[:VARIANT]", help="config file, such as configs/digits.py", **options)
 
 
 def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -6,6 +6,7 @@ split too.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import os
@@ -49,7 +50,9 @@ def initialize() -> None:
     elif _inside_a_cluster():
         _join()
     if _others() is not None:
-        threading.Thread(target=_look_out, name="byol_jax.parallel", daemon=True).start()
+        thread = threading.Thread(target=_look_out, name="byol_jax.parallel", daemon=True)
+        thread.start()
+        atexit.register(_leave, thread)
         sys.excepthook = _give_up_after(sys.excepthook)
 
 
@@ -93,6 +96,19 @@ def _look_out() -> None:
             return
         with contextlib.suppress(Exception):  # no such key: all is well
             _stop_with(others.client.key_value_try_get(_FAILED), others)
+
+
+def _leave(thread: threading.Thread) -> None:
+    """At exit: waits for the others, looking out all the while, and then for the thread.
+
+    Python ends a thread that comes back from C++ into an interpreter on its way out, and JAX's bindings abort the process over it. Left to
+    JAX, the processes would part after this, and nothing could run between that and the end of the interpreter.
+    """
+    try:
+        jax.distributed.shutdown()
+    finally:
+        _giving_up.set()
+        thread.join(timeout=10)
 
 
 def _stop_with(told: str, others: Any) -> None:

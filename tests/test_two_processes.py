@@ -27,18 +27,22 @@ def cache(tmp_path_factory):
 
 def launch(workdir: Path, cache: Path, count: int, devices: int, **options: object) -> list[subprocess.Popen[str]]:
     """Starts ``count`` processes of ``devices`` CPU devices each."""
+    words = [f"{name}={value}" for name, value in {"devices": devices, **options}.items()]
+    return start([str(PROGRAM), str(workdir), str(STEPS), *words], cache, count)
+
+
+def start(words: list[str], cache: Path, count: int) -> list[subprocess.Popen[str]]:
+    """Python with the given words, ``count`` times."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    words = [f"{name}={value}" for name, value in {"devices": devices, **options}.items()]
     started = []
     for index in range(count):
         env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         if count > 1:
             env |= {"BYOL_COORDINATOR": f"127.0.0.1:{port}", "BYOL_PROCESS_COUNT": str(count), "BYOL_PROCESS_INDEX": str(index)}
-        command = [sys.executable, str(PROGRAM), str(workdir), str(STEPS), *words]
-        started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        started.append(subprocess.Popen([sys.executable, *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     return started
 
 
@@ -91,6 +95,27 @@ def test_two_processes_stop_together_resume_and_end_as_one(alone, cache, tmp_pat
 def test_two_processes_that_each_hold_half_of_the_images_end_as_one_that_is_fed(alone, cache, tmp_path):
     finish(launch(tmp_path, cache, count=2, devices=1, resident=1))
     assert_same(final(tmp_path), alone)
+
+
+def test_leaving_while_asking_whether_another_failed_is_clean(cache):
+    """Asked without a pause, one is always at it. The fault this guards against: FATAL: exception not rethrown, exit code -6."""
+    program = "from byol_jax import parallel; parallel._LOOK_EVERY = 0.0; parallel.initialize()"
+    finish(start(["-c", program], cache, count=2))
+
+
+def test_one_that_waits_at_its_exit_is_told_that_the_other_failed(cache):
+    program = """if True:
+        import jax, time
+        from byol_jax import parallel
+        parallel.initialize()
+        if jax.process_index() == 1:
+            time.sleep(2)
+            raise ValueError("late")
+    """
+    processes = start(["-c", program], cache, count=2)
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert re.search(r"^byol_jax: process 1 \(.*\) failed: ValueError: late\nprocess 0 of 2 stops too$", said[0], re.MULTILINE), said[0]
 
 
 @pytest.mark.slow

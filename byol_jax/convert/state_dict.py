@@ -37,7 +37,7 @@ def _safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     safetensors = needed("safetensors", "safetensors", path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
             return {name: _float32(array) for name, array in arrays.items()}, dict(file.metadata() or {})
     except safetensors.SafetensorError as error:
         raise ConvertError(f"{path}: is not a whole .safetensors file: {error}") from error

@@ -76,10 +76,9 @@ def convert(
 
 
 def _check_names(output: Path, split: str) -> None:
-    import byol_jax.data.vision  # noqa: F401  first: it keeps TensorFlow quiet, and off the GPUs
+    from byol_jax.data.vision import tensorflow_datasets
 
-    import tensorflow_datasets as tfds  # isort: skip
-
+    tfds = tensorflow_datasets()
     if not re.fullmatch(r"[a-z][a-z0-9_]*", output.name):
         rule = "the last part is the data set's name, of small letters, digits and _, a letter first"
         raise ValueError(f"--output {output}: {rule}")

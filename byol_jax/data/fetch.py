@@ -174,6 +174,7 @@ class Fetch:
         """``find(index, epoch)`` gives a slot's candidates. Without ``replace`` a bad file's slot is given up: index -1."""
         self.find, self.census, self.replace = find, census, replace
         self.error: Exception | None = None
+        self.stop = threading.Event()  # set: nobody wants what is still being read
 
     def __call__(self, index: np.ndarray, epoch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of slots int64[b]: what ``vision.decoded`` takes (object[b] of bytes, int32[b, 2] sizes), labels int32[b], indices int64[b]."""
@@ -193,6 +194,8 @@ class Fetch:
             raise
 
     def _first_good(self, index: int, epoch: int) -> tuple[Packed, int, int]:
+        if self.stop.is_set():
+            raise RuntimeError(f"example {index} is no longer wanted")
         for candidate, load in self.find(index, epoch):
             if not self.census.is_bad(candidate):
                 try:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -15,14 +16,19 @@ import numpy as np
 
 Batch = dict[str, np.ndarray]
 _END = object()
-_OPEN: weakref.WeakSet[Batches] = weakref.WeakSet()
+_LONGEST = 10.0  # seconds to wait for a thread: whatever it reads from may hang
+_WORKING: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref.WeakKeyDictionary()  # those of dropped iterators too
 
 
 @atexit.register
-def _close_all() -> None:
-    """tf.data's threads must not call into an interpreter that is going away."""
-    for batches in list(_OPEN):
-        batches.close()
+def _end_all() -> None:
+    """tf.data's threads must not call into an interpreter that is going away; they end before the thread that asked them for batches."""
+    working = list(_WORKING.items())
+    for _, stop in working:
+        stop.set()
+    latest = time.monotonic() + _LONGEST
+    for thread, _ in working:
+        thread.join(timeout=max(0.0, latest - time.monotonic()))
 
 
 class Batches:
@@ -32,15 +38,22 @@ class Batches:
       bad_files: files that could not be decoded so far, in the order found.
     """
 
-    def __init__(self, make: Callable[[], Iterator[Batch]], *, ahead: int = 2, bad_files: list[str] | None = None) -> None:
-        """``make`` is called in the background thread, which keeps ``ahead`` batches ready."""
+    def __init__(
+        self,
+        make: Callable[[], Iterator[Batch]],
+        *,
+        ahead: int = 2,
+        bad_files: list[str] | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """``make`` is called in the background thread, which keeps ``ahead`` batches ready; ``stop`` is set once nobody wants more."""
         self.bad_files = [] if bad_files is None else bad_files
         self._queue: queue.Queue[Any] = queue.Queue(ahead)
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         # The thread holds the queue and the event, not self: a dropped iterator can be collected, and stops the thread.
         self._thread = threading.Thread(target=_work, args=(make, self._queue, self._stop), name="byol_jax.data", daemon=True)
         self._thread.start()
-        _OPEN.add(self)
+        _WORKING[self._thread] = self._stop
 
     def __iter__(self) -> Self:
         return self
@@ -70,7 +83,7 @@ class Batches:
             except queue.Empty:
                 break
         if self._thread is not threading.current_thread():
-            self._thread.join(timeout=10)
+            self._thread.join(timeout=_LONGEST)
 
     def __enter__(self) -> Self:
         return self

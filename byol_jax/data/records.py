@@ -232,10 +232,9 @@ def several_labels(source: Source, key: str, certain: str) -> np.ndarray:
 
 
 def _builder(name: str, data_dir: Path | None) -> Any:
-    import tensorflow_datasets as tfds
+    from byol_jax.data.vision import tensorflow_datasets
 
-    import byol_jax.data.vision  # noqa: F401  keeps TensorFlow off the GPUs before anything here makes it start
-
+    tfds = tensorflow_datasets()
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:

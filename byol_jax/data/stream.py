@@ -6,6 +6,7 @@ Same numbers in, same batches out.
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -185,7 +186,7 @@ def _run(
         data = data.batch(rows, drop_remainder=endless).prefetch(2)
         return _plain(data, get) if endless else _kept(_plain(data, get), batches)
 
-    return Batches(make, ahead=1, bad_files=get.census.names)
+    return Batches(make, ahead=1, bad_files=get.census.names, stop=get.stop)
 
 
 def _plain(data: Any, get: Fetch) -> Iterator[Batch]:
@@ -193,9 +194,17 @@ def _plain(data: Any, get: Fetch) -> Iterator[Batch]:
     try:
         yield from data.as_numpy_iterator()
     except tf.errors.OpError as error:
+        _let_go(error)
         if get.error is None:
             raise
         raise get.error from error
+
+
+def _let_go(error: BaseException | None) -> None:
+    """The frames of an error hold the iterator, whose threads work on until it is gone."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _kept(plain: Iterator[Batch], batches: int) -> Iterator[Batch]:

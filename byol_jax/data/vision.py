@@ -32,6 +32,13 @@ _ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
 _GRAY = (0.2989, 0.5870, 0.1140)
 
 
+def tensorflow_datasets() -> Any:
+    """The module, imported where TensorFlow is quiet already, and off the GPUs."""
+    import tensorflow_datasets
+
+    return tensorflow_datasets
+
+
 def draw(seed: Tensor, names: Sequence[str] = _DRAWS) -> list[dict[str, Tensor]]:
     """Uniform numbers in [0, 1) for both views of an example, by name: the first ``names`` of all that there are. ``seed``: int64[2]."""
     numbers = tf.random.stateless_uniform([2, len(_DRAWS)], seed, alg="philox")[:, : len(names)]

@@ -149,12 +149,12 @@ def _npz(path: Path, columns: Callable[[], Iterator[dict[str, np.ndarray]]], row
         for name, sample in first.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 header = {"descr": sample.dtype.str, "fortran_order": False, "shape": (rows, *sample.shape[1:])}
-                np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+                np.lib.format.write_array_header_1_0(file, header)
                 for part in columns():
                     file.write(np.ascontiguousarray(part[name]).tobytes())
         if class_names is not None:
             with archive.open("class_names.npy", "w") as file:
-                np.lib.format.write_array(file, np.array(class_names))  # type: ignore[arg-type]
+                np.lib.format.write_array(file, np.array(class_names))
 
 
 def _parquet(path: Path, columns: Callable[[], Iterator[dict[str, np.ndarray]]], rows: int, class_names: Any) -> None:

@@ -114,14 +114,14 @@ def begin(encoder: Encoder, classes: int, *, seed: int, mesh: Mesh, bn_momentum:
         module = module.clone(bn_momentum=bn_momentum)
     network = Classified(module, classes)
     seen = kind_of(encoder.views).seen(encoder.views)
-    check_norms(network, seen, parallel.AXIS, mesh.size)  # type: ignore[arg-type]  # it asks for no more than a module's init
+    check_norms(network, seen, parallel.AXIS, mesh.size)
     shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), seen)
     dim = shapes["params"]["classifier"]["kernel"].shape[0]
     kernel = jax.random.truncated_normal(jax.random.key(seed), -2.0, 2.0, (dim, classes), jnp.float32) * dim**-0.5
     head = {"kernel": np.asarray(kernel), "bias": np.zeros(classes, np.float32)}
     pretrained = {kind: {"encoder": jax.device_get(tree)} for kind, tree in encoder.variables.items()}
     variables = {"batch_stats": {}, **pretrained, "params": {**pretrained.get("params", {}), "classifier": head}}
-    state = Tuned(np.zeros((), np.int32), variables, MOMENTUM.init(variables["params"]))  # type: ignore[arg-type]
+    state = Tuned(jnp.zeros((), jnp.int32), variables, MOMENTUM.init(variables["params"]))
     return network, parallel.replicate(jax.device_get(state), mesh)
 
 

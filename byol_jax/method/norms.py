@@ -67,7 +67,7 @@ def _at_once(run: Run, old: Any, views: Any, keys: jax.Array | None) -> tuple[Ou
     return outputs, jax.tree.map(lambda s0, s, m: s[1] + m[0] * (s[0] - s0), old, new, momentum)
 
 
-def check_norms(network: Network, view: Any, axis: str, devices: int) -> None:
+def check_norms(network: nn.Module, view: Any, axis: str, devices: int) -> None:
     """Raises ValueError where a norm would keep another network's statistics, or only those of its own device.
 
     Args:

@@ -14,31 +14,6 @@ from experiments.speed import processes
 from experiments.speed.processes import ProcessFailed, Row
 
 ROOT = Path(__file__).parents[2]
-CONFIG = """
-from byol_jax import config as cfg
-
-
-def get_config(variant=None):
-    config = cfg.default()
-    config.batch_size = 8
-    config.epochs = 2
-    config.data.update(source="digits", test_split="test", on_device=True)
-    config.views.update(preset="gray", size=8)
-    config.encoder.update(name="processes_tiny:Dense")
-    for head in (config.method.projector, config.method.predictor):
-        head.update(hidden=16, out=8, norm="none")
-    config.optimizer.update(name="sgd", learning_rate=1e-3, warmup_epochs=None)
-    return config
-"""
-ENCODER = """
-from flax import linen as nn
-
-
-class Dense(nn.Module):
-    @nn.compact
-    def __call__(self, x, train):
-        return nn.Dense(4)(x.reshape(len(x), -1))
-"""
 
 
 @pytest.mark.parametrize(
@@ -126,18 +101,15 @@ def test_mistakes_are_told_before_anything_starts(counts: list[str], message: st
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def held(config: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Processes of one device each, where the tests themselves have eight."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    (tmp_path / "tiny.py").write_text(CONFIG)
-    (tmp_path / "processes_tiny.py").write_text(ENCODER)
-    return "tiny.py"
+    return f"{config}:held"
 
 
-def test_a_row_whose_process_fails_ends_with_code_1(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["--processes", "1", "--config", config, "--json", "lines.txt"]
+def test_a_row_whose_process_fails_ends_with_code_1(held: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--processes", "1", "--config", held, "--json", "lines.txt"]
     assert processes.main(argv) == 1
     told = capsys.readouterr()
     assert told.out == ""
@@ -145,8 +117,8 @@ def test_a_row_whose_process_fails_ends_with_code_1(config: str, capsys: pytest.
     assert "--json lines.txt: must end in .jsonl" in told.err
 
 
-def test_two_processes_measure_one_step(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["--processes", "2", "--config", config, "--config.seed=3", "--repeats", "2", "--json", "lines.jsonl"]
+def test_two_processes_measure_one_step(held: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--processes", "2", "--config", held, "--config.seed=3", "--repeats", "2", "--json", "lines.jsonl"]
     assert processes.main(argv) == 0
     (line,) = [json.loads(text) for text in Path("lines.jsonl").read_text().splitlines()]  # one voice
     assert (line["processes"], line["devices"], line["batch"], line["changes"], line["repeats"]) == (2, 2, 8, {"seed": "3"}, 2)

@@ -12,40 +12,6 @@ from PIL import Image
 from byol_jax import cli, data
 from byol_jax.views import Views
 
-CONFIG = """
-from byol_jax import config as cfg
-
-
-def get_config(variant=None):
-    config = cfg.default()
-    config.batch_size = 8
-    config.epochs = 2
-    config.data.update(source="folder", path="images") if variant == "folder" else config.data.update(source="digits", test_split="test")
-    config.views.update(preset="gray", size=8)
-    config.encoder.update(name="bench_tiny:Dense")
-    for head in (config.method.projector, config.method.predictor):
-        head.update(hidden=16, out=8, norm="none")
-    config.optimizer.update(name="sgd", learning_rate=1e-3, warmup_epochs=None)
-    return config
-"""
-ENCODER = """
-from flax import linen as nn
-
-
-class Dense(nn.Module):
-    @nn.compact
-    def __call__(self, x, train):
-        return nn.Dense(32)(x.reshape(len(x), -1))
-"""
-
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.py").write_text(CONFIG)
-    (tmp_path / "bench_tiny.py").write_text(ENCODER)
-    return "tiny.py"
-
 
 def jpegs(folder: Path, count: int = 24) -> None:
     draw = np.random.default_rng(0)

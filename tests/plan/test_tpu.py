@@ -17,13 +17,14 @@ SMALL = ("--config.batch_size=32", "--config.views.size=64", "--config.encoder.d
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no TPU compiler: pip install -e '.[tpu-plan]'")
-def test_resnet18_compiles_for_four_chips_and_only_sums_cross_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_resnet18_compiles_for_four_chips_and_only_sums_cross_them(tmp_path: Path, topology: str) -> None:
     told = ("--examples", "1281167", "--classes", "1000", "--cache", str(tmp_path))
-    command = [sys.executable, "-m", "byol_jax", "plan", "--config", "configs/imagenet.py:r18", *SMALL, "--topology", "v5e:2x2", *told]
+    command = [sys.executable, "-m", "byol_jax", "plan", "--config", "configs/imagenet.py:r18", *SMALL, "--topology", topology, *told]
     alone = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # the tests' eight fake devices
     done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, done.stderr
-    assert "v5e:2x2: 4 x TPU v5e, 1 host of 4" in done.stdout
+    assert f"{topology}: 4 x TPU {topology.partition(':')[0]}, 1 host of 4" in done.stdout
     (file,) = tmp_path.iterdir()
     compiled = json.loads(file.read_text())["compiled"]
     assert list(compiled["collectives"]) == ["all-reduce"]
