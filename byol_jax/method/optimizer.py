@@ -13,11 +13,17 @@ Rate = float | Callable[[Any], Any]  # a number, or a schedule by step
 
 
 def is_weight(params: Any) -> Any:
-    """A tree of bools: True where weight decay and LARS apply, that is for leaves of more than one dimension.
+    """A tree of bools: True where weight decay and LARS apply, that is for leaves of more than one dimension not named "bias" or "scale".
 
-    Biases and the scales and offsets of norms have one. A module that stacks its layers (``nn.scan``) would need a mask of its own.
+    Biases have two where attention keeps one for each head, and biases and scales of norms where ``nn.scan`` stacks layers. LARS takes
+    the norm of a stacked kernel over all its layers; AdamW and SGD treat a stacked network as they do the same one in layers.
     """
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+    def rule(path: tuple[Any, ...], leaf: Any) -> bool:
+        name = getattr(path[-1], "key", None) if path else None
+        return leaf.ndim > 1 and name not in ("bias", "scale")
+
+    return jax.tree.map_with_path(rule, params)
 
 
 def lars(
