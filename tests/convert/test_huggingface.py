@@ -208,6 +208,8 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
     told(r"config\.json: there is no such file; a model's folder has config\.json and model\.safetensors")
     (tmp_path / "config.json").write_text("{")
     told(r"config\.json: is not JSON")
+    (tmp_path / "config.json").write_text("[]")
+    told(r"config\.json: must hold a JSON object")
     (tmp_path / "config.json").write_text('{"model_type": "bert", "vocab_size": 3}')
     told(r"num_hidden_layers is missing; hidden_size is missing")
     Golden("bert").folder(tmp_path)

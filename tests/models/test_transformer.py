@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from math import erf, sqrt
 from typing import Any
 
@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from byol_jax import method as m
 from byol_jax import models, parallel
+from byol_jax.method.optimizer import is_weight
 from byol_jax.models.transformer import ACTIVATIONS, Block, LayerNorm, Stack, stacked, unstacked
 
 DRAW = np.random.default_rng(0)
@@ -143,23 +144,27 @@ def _equations(jaxpr: Any) -> Any:
                 yield from _equations(value.jaxpr)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize(("remat", "scan"), [(True, False), (False, True), (True, True)])
-def test_remat_and_scan_change_no_output_and_no_gradient(name: str, remat: bool, scan: bool) -> None:
+@cache
+def gradients(name: str, remat: bool, scan: bool) -> tuple[Any, jax.Array]:
+    """Of the same parameters without dropout, in whichever form; and the embeddings."""
     plain, x = ENCODERS[name]
-    plain = plain.clone(**({"dropout": 0.0, "attention_dropout": 0.0} if name == "text" else {}))
-    other = plain.clone(remat=remat, scan=scan)
+    plain = plain.clone(**{key: 0.0 for key in ("dropout", "attention_dropout") if name == "text"})
+    module = plain.clone(remat=remat, scan=scan)
     params = shaken(plain, x, True)["params"]
-    theirs = {**params, "stack": stacked(params["stack"])} if scan else params
-    assert jax.tree.structure(shapes(other, x, True)["params"]) == jax.tree.structure(theirs)
+    params = {**params, "stack": stacked(params["stack"])} if scan else params
+    assert jax.tree.structure(shapes(module, x, True)["params"]) == jax.tree.structure(params)
 
-    def loss(module: nn.Module, params: Any) -> Any:
+    def loss(params: Any) -> Any:
         y = module.apply({"params": params}, x, True)
         return jnp.square(y).mean(), y
 
-    (grads, y), (other_grads, other_y) = (
-        unpolished(jax.grad(partial(loss, module), has_aux=True))(params) for module, params in ((plain, params), (other, theirs))
-    )
+    return unpolished(jax.grad(loss, has_aux=True))(params)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize(("remat", "scan"), [(True, False), (False, True), (True, True)])
+def test_remat_and_scan_change_no_output_and_no_gradient(name: str, remat: bool, scan: bool) -> None:
+    (grads, y), (other_grads, other_y) = gradients(name, False, False), gradients(name, remat, scan)
     np.testing.assert_allclose(other_y, y, atol=2e-6)
     other_grads = {**other_grads, "stack": unstacked(other_grads["stack"])}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(1e-3, float(jnp.abs(b).max()))), other_grads, grads)
@@ -200,10 +205,20 @@ def test_stacked_and_unstacked_are_each_others_way_back() -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("scan", [False, True])
+def test_matrices_and_tables_decay_and_nothing_else(name: str, scan: bool) -> None:
+    """Biases of the attention have two axes, one for the heads; stacked, all have one more."""
+    encoder, x = ENCODERS[name]
+    decays = jax.tree_util.tree_leaves_with_path(is_weight(shapes(encoder.clone(scan=scan), x, False)["params"]))
+    names = [{path[-1].key for path, found in decays if found == weight} for weight in (True, False)]
+    assert names == ([{"kernel", "embedding"}, {"bias", "scale"}] if name == "text" else [{"kernel"}, {"bias", "scale", "cls"}])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("stack_views", [True, False])
 def test_a_training_step_on_two_devices(name: str, stack_views: bool) -> None:
     encoder, x = ENCODERS[name]
-    encoder = encoder.clone(remat=stack_views, scan=stack_views)
+    encoder = encoder.clone(**({"remat": True, "scan": True} if stack_views else {"layers": 1}))
     mesh = parallel.data_mesh(jax.devices()[:2])
     views = {"view1": x, "view2": x[::-1].copy()}
     method = m.Byol(encoder, m.MLP(hidden=8, out=8), m.MLP(hidden=8, out=8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from functools import partial
 from pathlib import Path
@@ -146,3 +147,20 @@ def test_no_optimizer_sees_the_patch_projection() -> None:
 def test_refused(options: dict[str, Any], shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         models.ViT(**options).init(jax.random.key(0), np.zeros(shape, np.float32), True)
+
+
+@pytest.mark.slow
+def test_the_golden_file_is_what_its_maker_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Needs timm: pip install 'byol-jax[torch]' timm."""
+    pytest.importorskip("timm")
+    spec = importlib.util.spec_from_file_location("make_vit_tiny", Path(__file__).with_name("make_vit_tiny.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    monkeypatch.setattr(maker, "GOLDEN", tmp_path / "again.npz")
+    maker.main()
+    with np.load(GOLDEN) as old, np.load(tmp_path / "again.npz") as new:
+        assert set(old) == set(new)
+        for key in old:
+            np.testing.assert_allclose(new[key], old[key], rtol=1e-5, atol=1e-6)
