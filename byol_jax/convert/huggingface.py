@@ -67,19 +67,16 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return fields, variables
 
 
-def fields(folder: str | Path) -> dict[str, Any]:
-    """What ``config.json`` says of an encoder, as fields of ``TextEncoder``; its weights need not be there. Raises ConvertError."""
-    folder = Path(folder).expanduser()
-    return _fields(_json(folder / CONFIG), folder / CONFIG) | {"pooling": _pooling(folder)}
-
-
-def _json(path: Path) -> Any:
+def _json(path: Path, kind: type = dict) -> Any:
     if not path.is_file():
         raise ConvertError(f"{path}: there is no such file; a model's folder has {CONFIG} and {WEIGHTS}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # bad JSON and bad UTF-8
         raise ConvertError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise ConvertError(f"{path}: must hold a JSON {'object' if kind is dict else 'array'}")
+    return content
 
 
 def _fields(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -87,6 +84,9 @@ def _fields(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if kind not in ("bert", *ROBERTA):
         raise ConvertError(f"{path}: model_type = {kind!r}; this reads bert (MiniLM too), {', '.join(ROBERTA)}")
     wrong = [f"{key} is missing" for key in SIZES.values() if key not in config]
+    wrong += [f"{key} = {config[key]!r} must be a number above 0" for key in SIZES.values() if not _is_size(config.get(key, 1))]
+    if not wrong and config["hidden_size"] % config["num_attention_heads"]:
+        wrong.append(f"hidden_size = {config['hidden_size']} is not divisible by num_attention_heads = {config['num_attention_heads']}")
     if config.get("position_embedding_type", "absolute") != "absolute":
         wrong.append(f"position_embedding_type = {config['position_embedding_type']!r} must be 'absolute'")
     wrong += [f"{key} = true: a decoder is no encoder" for key in ("is_decoder", "add_cross_attention") if config.get(key)]
@@ -102,10 +102,14 @@ def _fields(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return fields | {"pad": pad, "first_position": 0 if kind == "bert" else pad + 1}
 
 
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
 def _pooling(folder: Path) -> str:
     """Of sentence-transformers' folders; also says what of them is lost."""
     if (folder / "modules.json").is_file():
-        kinds = [str(entry.get("type", "")).rsplit(".", 1)[-1] for entry in _json(folder / "modules.json")]
+        kinds = [str(entry.get("type", "")).rsplit(".", 1)[-1] for entry in _json(folder / "modules.json", list)]
         for kind in set(kinds) - {"Transformer", "Pooling"}:
             # Normalize changes the length of an embedding alone; others make another embedding.
             _LOG.log(logging.INFO if kind == "Normalize" else logging.WARNING, "%s: left out the module %s", folder, kind)

@@ -90,7 +90,7 @@ class TextEncoder(nn.Module):
         """What the last layer makes of every token: int32[B, L] -> float32[B, L, hidden], padding included."""
         self._check(tokens)
         real = tokens != self.pad
-        x = self.word(tokens) + self.position(self._places(real)) + self.type(jnp.zeros((), jnp.int32))
+        x = self.word(tokens) + self.position(self._places(real)) + self.type(jnp.zeros((1, 1), jnp.int32))
         x = self.drop(self.norm(x).astype(self.dtype), deterministic=not train)
         return at_least_float32(self.stack(x, real[:, None, None, :], train))
 

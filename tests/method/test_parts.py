@@ -68,8 +68,9 @@ def test_warmup_that_leaves_no_step(warmup: int, nearest: int) -> None:
 
 
 @pytest.mark.parametrize("make", [m.lars, m.adamw, m.sgd])
-def test_only_weights_decay(make) -> None:
-    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "scale": jnp.ones(2)}
+@pytest.mark.parametrize("layers", [(), (3,)])  # alone, or stacked by nn.scan
+def test_only_weights_decay(make, layers) -> None:
+    params = {"kernel": jnp.ones((*layers, 2, 2)), "bias": jnp.ones((*layers, 2)), "scale": jnp.ones((*layers, 2))}
     tx = make(0.1, weight_decay=0.5)
     zero = jax.tree.map(jnp.zeros_like, params)
     update, _ = tx.update(zero, tx.init(params), params)
