@@ -93,9 +93,15 @@ def parser() -> argparse.ArgumentParser:
     text = "torch: what stands before the layers of the network to take, such as module.encoder_q.; the online one is found if not given"
     converted.add_argument("--prefix", metavar="NAME", help=text)
     exported = verb("export", export, "write the encoder of a run in a format of other programs", workdir, step)
-    text = "safetensors: a ResNet under torchvision's names; stablehlo: pixels to embedding, for jax alone; hub: a folder with a model card"
+    text = (
+        "safetensors: a ResNet under torchvision's names; stablehlo: pixels to embedding, for jax alone; hub: a folder with a model card; "
+        "huggingface: of texts, a folder for transformers and sentence-transformers"
+    )
     exported.add_argument(
-        "--to", choices=("safetensors", "stablehlo", "hub", "onnx"), required=True, help=f"{text}; how images are prepared stands beside it"
+        "--to",
+        choices=("safetensors", "stablehlo", "hub", "onnx", "huggingface"),
+        required=True,
+        help=f"{text}; how images are prepared stands beside it",
     )
     exported.add_argument("--output", metavar="PATH", required=True, help="where to write it")
     exported.add_argument("--licence", metavar="ID", help="hub: such as apache-2.0; left open if not given")

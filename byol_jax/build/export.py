@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +12,15 @@ from typing import Any
 from byol_jax import evaluate
 from byol_jax.build import runs
 from byol_jax.build.hub import story_of
+from byol_jax.build.texts import TOKENIZER
 from byol_jax.config import ConfigError, Spec
+from byol_jax.convert import huggingface
 from byol_jax.convert.export import to_safetensors
 from byol_jax.convert.hub import to_hub
 from byol_jax.convert.onnx import to_onnx
 from byol_jax.convert.stablehlo import to_stablehlo
+from byol_jax.models import TextEncoder
+from byol_jax.views import TextViews
 from byol_jax.workdir import folder
 
 
@@ -51,7 +56,21 @@ def _hub(order: Order) -> list[Path]:
     return to_hub(order.output, encoder.module, encoder.variables, **options)
 
 
-FORMATS: dict[str, Callable[[Order], list[Path]]] = {"safetensors": _safetensors, "stablehlo": _stablehlo, "hub": _hub, "onnx": _onnx}
+def _huggingface(order: Order) -> list[Path]:
+    module, views = order.encoder.module, order.encoder.views
+    if not isinstance(module, TextEncoder) or not isinstance(views, TextViews):
+        raise ConfigError([f"--to huggingface: is for text encoders of byol_jax.models, not for {type(module).__name__}"])
+    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name not in ("parent", "name")}
+    return huggingface.write(order.output, fields, order.encoder.variables, order.workdir / TOKENIZER, views.length)
+
+
+FORMATS: dict[str, Callable[[Order], list[Path]]] = {
+    "safetensors": _safetensors,
+    "stablehlo": _stablehlo,
+    "hub": _hub,
+    "onnx": _onnx,
+    "huggingface": _huggingface,
+}
 
 
 def export(

@@ -31,6 +31,8 @@ def convert_data(spec: Spec, output: str, *, split: str | None = None, shards: i
       ConfigError: a split that is not there or is a part of one.
       ValueError, OSError: see ``data.convert.convert``.
     """
+    if spec.text.preset is not None:
+        raise ConfigError(["text.preset: data convert writes images; the token ids of texts are kept under text.cache by themselves"])
     folder, parts = _local(output), _splits(spec)
     if split is not None and split not in parts:
         raise ConfigError([f"--split {split}: the configuration names {', '.join(parts)}{nearest(split, parts)}"])

@@ -6,7 +6,6 @@ What such a run needs beside its checkpoints, the tokenizer and the model's own 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -30,14 +29,9 @@ def tokenizer(spec: Spec) -> data.Tokenizer:
     """The run's tokenizer: its own, or that of the model it starts from."""
     path = spec.text.tokenizer or str(Path(spec.encoder.path or "") / TOKENIZER)
     try:
-        return _tokenizer(path)
+        return data.Tokenizer(path)
     except ValueError as error:
         raise ConfigError([f"text.tokenizer = {path!r}: {error}"]) from None
-
-
-@functools.lru_cache(maxsize=2)
-def _tokenizer(path: str) -> data.Tokenizer:
-    return data.Tokenizer(path)
 
 
 def recipe(spec: Spec) -> TextViews:
@@ -53,20 +47,12 @@ def raw(spec: Spec, path: str | None, split: str) -> data.TextSource:
     """The texts that a configuration names, as they stand in their files. Test texts get the classes of the training texts."""
     if spec.data.source == "tfds":
         return data.tfds_texts(str(spec.data.name), split, data_dir=path, text=spec.text.column, label=spec.text.label_column)
-    found = _files(str(path), spec.text.column, spec.text.label_column, spec.data.max_bad_share)
+    options: dict[str, Any] = {"text": spec.text.column, "label": spec.text.label_column, "max_bad_share": spec.data.max_bad_share}
+    found = data.text_files(str(path), **options)
     if path == spec.data.path or found.class_names is None:
         return found
-    known = _files(str(spec.data.path), spec.text.column, spec.text.label_column, spec.data.max_bad_share).class_names
-    return found if known is None else data.text_files(str(path), class_names=known, **_columns(spec))
-
-
-def _columns(spec: Spec) -> dict[str, Any]:
-    return {"text": spec.text.column, "label": spec.text.label_column, "max_bad_share": spec.data.max_bad_share}
-
-
-@functools.lru_cache(maxsize=4)
-def _files(path: str, column: str, label: str, max_bad_share: float) -> data.TextSource:
-    return data.text_files(path, text=column, label=label, max_bad_share=max_bad_share)
+    known = data.text_files(str(spec.data.path), **options).class_names
+    return found if known is None else data.text_files(str(path), class_names=known, **options)
 
 
 def source(spec: Spec, path: str | None, split: str) -> data.TokenSource:

@@ -58,13 +58,18 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
       ConvertError: a file is missing or damaged, another architecture, or tensors that do not fit, each named.
     """
-    folder = Path(folder)
-    config = _json(folder / CONFIG)
-    fields = _fields(config, folder / CONFIG) | {"pooling": _pooling(folder)}
-    variables, left_out = bert.from_tensors(TextEncoder(**fields), _tensors(folder), folder)
+    folder = Path(folder).expanduser()
+    found = fields(folder)
+    variables, left_out = bert.from_tensors(TextEncoder(**found), _tensors(folder), folder)
     if left_out:
         _LOG.info("%s: left out %s", folder, ", ".join(left_out))
-    return fields, variables
+    return found, variables
+
+
+def fields(folder: str | Path) -> dict[str, Any]:
+    """The fields of ``TextEncoder`` that a folder speaks of; its weights need not be there. Raises ConvertError as ``read``."""
+    folder = Path(folder).expanduser()
+    return _fields(_json(folder / CONFIG), folder / CONFIG) | {"pooling": _pooling(folder)}
 
 
 def _json(path: Path, kind: type = dict) -> Any:

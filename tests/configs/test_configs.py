@@ -14,6 +14,7 @@ import pytest
 from byol_jax import build
 from byol_jax import config as cfg
 from byol_jax.build.show import shapes
+from tests.data.words import learned
 
 FOLDER = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -23,9 +24,10 @@ VARIANTS = {
     ),
     "fashion_mnist": ["tfds"],
     "cifar10": ["e200", "small"],
+    "text_lee": ["minilm"],
 }
 ALL = NAMES + [f"{name}:{variant}" for name, variants in VARIANTS.items() for variant in variants]
-TOP_LEVEL = set("seed batch_size epochs steps data views encoder method optimizer checkpoint evaluation logging".split())  # noqa: SIM905
+TOP_LEVEL = set("seed batch_size epochs steps data views text encoder method optimizer checkpoint evaluation logging".split())  # noqa: SIM905
 
 # Encoder parameters in millions: the column "Param." of the paper's Table 1.
 TABLE_1 = {
@@ -49,10 +51,16 @@ _MODELS: dict[str, Any] = {}
 
 def model(spec: cfg.Spec) -> Any:
     """Many variants share a network, and tracing a deep one takes seconds."""
-    key = f"{spec.encoder} {spec.method.projector} {spec.method.predictor} {spec.views.size}"
+    key = f"{spec.encoder} {spec.method.projector} {spec.method.predictor} {spec.views.size} {spec.text}"
     if key not in _MODELS:
         _MODELS[key] = shapes(spec)
     return _MODELS[key]
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tokenizer.json."""
+    return str(learned(tmp_path_factory.mktemp("words")).path)
 
 
 def load(name: str, **changes: str) -> cfg.Spec:
@@ -66,12 +74,17 @@ def file_of(name: str) -> str:
 
 
 def test_the_promised_files_are_there() -> None:
-    assert NAMES == ["cifar10", "digits", "fashion_mnist", "folder", "imagenet", "imagenette", "stl10"]
+    images = ["cifar10", "digits", "fashion_mnist", "folder", "imagenet", "imagenette", "stl10"]
+    assert NAMES == [*images, "text", "text_brown", "text_lee", "text_spam"]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_it_resolves_and_its_model_builds(name: str) -> None:
+def test_it_resolves_and_its_model_builds(name: str, words: str) -> None:
     config = cfg.config_file(file_of(name))
+    if config.text.preset is not None:  # the tokenizer is made, or comes with a model, on the user's machine
+        config.text.tokenizer = words
+    if config.encoder.path is not None:
+        config.encoder.update(name="minilm", path=None)
     assert set(config) == TOP_LEVEL
     assert {"every_steps", "keep"} <= set(config.checkpoint)
     spec = cfg.resolve(config)
