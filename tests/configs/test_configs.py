@@ -75,7 +75,7 @@ def file_of(name: str) -> str:
 
 def test_the_promised_files_are_there() -> None:
     images = ["cifar10", "digits", "fashion_mnist", "folder", "imagenet", "imagenette", "stl10"]
-    assert NAMES == [*images, "text", "text_brown", "text_lee", "text_spam"]
+    assert [*images, "text", "text_brown", "text_lee", "text_spam"] == NAMES
 
 
 @pytest.mark.parametrize("name", ALL)
