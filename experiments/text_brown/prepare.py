@@ -46,7 +46,8 @@ def passages(text: str) -> Iterator[str]:
         else:
             found.append(words)
     if len(found) > 1 and len(found[-1]) < WORDS // 2:
-        found[-2] += found.pop()
+        rest = found.pop()
+        found[-1] += rest
     yield from map(plain, found)
 
 
