@@ -88,6 +88,7 @@ class TokenSource:
       ids: all ids, one text after another, without special tokens; offsets: int64[N + 1], where each text begins.
       labels: int32[N] (-1: no label), or None; class_names: list of str, or None.
       texts: the texts themselves, for baselines and pages; None if they were not kept.
+      tokenizer: what made the ids, and makes text of them again; None if it is not known.
     """
 
     content = "tokens"
@@ -99,8 +100,9 @@ class TokenSource:
         labels: np.ndarray | None = None,
         class_names: Sequence[str] | None = None,
         texts: Sequence[str] | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
-        self.ids, self.offsets, self.labels, self.texts = ids, offsets, labels, texts
+        self.ids, self.offsets, self.labels, self.texts, self.tokenizer = ids, offsets, labels, texts, tokenizer
         self.class_names = None if class_names is None else list(class_names)
 
     def __len__(self) -> int:
@@ -116,7 +118,7 @@ class TokenSource:
         pieces = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in chosen]
         labels = None if self.labels is None else self.labels[chosen]
         texts = None if self.texts is None else [self.texts[i] for i in chosen]
-        return TokenSource(_joined(pieces, self.ids.dtype), _offsets(map(len, pieces)), labels, self.class_names, texts)
+        return TokenSource(_joined(pieces, self.ids.dtype), _offsets(map(len, pieces)), labels, self.class_names, texts, self.tokenizer)
 
     def __repr__(self) -> str:
         return f"TokenSource({len(self)} texts, {len(self.ids):,} tokens, {'no labels' if self.labels is None else 'labelled'})"
@@ -136,7 +138,7 @@ def tokenised(source: TextSource, tokenizer: Tokenizer, *, cache: str | Path | N
         ids, offsets = _all_ids(source.texts, tokenizer)
         if kept is not None:
             _save(kept, ids, offsets)
-    whole = TokenSource(ids, offsets, source.labels, source.class_names, source.texts)
+    whole = TokenSource(ids, offsets, source.labels, source.class_names, source.texts, tokenizer)
     empty = np.flatnonzero(np.diff(offsets) == 0)
     if not empty.size:
         return whole

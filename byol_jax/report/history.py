@@ -16,9 +16,10 @@ HEADLINES = (
     ("probe_top1", "probe top-1", "{:.1%}"),
     ("embedding_std", "embedding std (0 to 1)", "{:.2f}"),
     ("rankme", "RankMe", "{:.0f}"),
-    ("images_per_second", "images/s", "{:,.0f}"),
+    ("examples_per_second", "examples/s", "{:,.0f}"),
 )
 FIRST = ("fewlabels",)  # of the evaluations
+RENAMED = {"images_per_second": "examples_per_second"}  # what older runs wrote
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def read_metrics(workdir: Any) -> dict[str, Curve]:
             raise ValueError(f"report: line {number} of {path} is not JSON: {line[:60]!r}") from None
         for name, value in record.items():
             if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
-                found.setdefault(name, {})[int(record["step"])] = float(value)
+                found.setdefault(RENAMED.get(name, name), {})[int(record["step"])] = float(value)
     return {name: _curve(points) for name, points in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""What the pictures show: which images, their views, their place on the map, their neighbours."""
+"""What the pictures show: views of images, their neighbours, and the map of the embeddings."""
 
 from __future__ import annotations
 
@@ -11,24 +11,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from byol_jax.augment.image import image_views
-from byol_jax.data.source import BadImage, labels_of, subset
-from byol_jax.evaluate.features import Features, features
-from byol_jax.evaluate.knn import nearest
+from byol_jax.data.source import BadImage
+from byol_jax.evaluate.features import Features
 from byol_jax.report import plots
+from byol_jax.report.examples import class_names, neighbours_of_some, one_of_each_class
 from byol_jax.views import Views
-
-
-def one_of_each_class(source: Any, count: int, seed: int) -> np.ndarray:
-    """``count`` positions, classes taking turns; random ones if there are no labels."""
-    label = labels_of(source)
-    order = np.random.default_rng(seed).permutation(len(source))
-    if label is None:
-        return order[:count]
-    turn = np.zeros(len(source), np.int64)  # how many of its class come before each example
-    for c in np.unique(label):
-        members = order[label[order] == c]
-        turn[members] = np.arange(len(members))
-    return np.array(sorted(order, key=lambda i: (turn[i], label[i]))[:count])
 
 
 def squares(source: Any, positions: np.ndarray, size: int) -> np.ndarray:
@@ -86,27 +73,17 @@ def neighbour_rows(
     encoder: Any, queries: Any, bank: Any, found: Features, names: list[str] | None, *, rows: int = 8, k: int = 8, seed: int = 0
 ) -> Figure | None:
     """Nearest neighbours in ``bank`` (whose features are ``found``) of some examples of ``queries``; of itself, if they are one source."""
-    positions = one_of_each_class(queries, rows, seed)
-    asked = features(encoder, subset(queries, positions), batch_size=len(positions))
-    positions = positions[asked.index]  # without those that could not be decoded
-    own = 1 if queries is bank else 0
-    if len(found) <= own:
+    some = neighbours_of_some(encoder, queries, bank, found, rows=rows, k=k, seed=seed)
+    if some is None:
         return None
-    cosine, index = (part[:, own:] for part in nearest(asked.embedding, found.embedding, k=k + own))
     size = encoder.views.size
-    query_images = squares(queries, positions, size)
-    images = squares(bank, found.index[index.ravel()], size)
-    images = images.reshape(*index.shape, *images.shape[1:])
-    label = found.label[index]
-    known = bool((asked.label >= 0).any() and (found.label >= 0).any())
-    same = label == asked.label[:, None] if known else None
-    return plots.neighbours(query_images, images, cosine, same, (_names(asked.label, names), [_names(row, names) for row in label]))
+    query_images = squares(queries, some.query, size)
+    images = squares(bank, some.found.ravel(), size)
+    images = images.reshape(*some.found.shape, *images.shape[1:])
+    captions = class_names(some.query_label, names), [class_names(row, names) for row in some.label]
+    return plots.neighbours(query_images, images, some.cosine, some.same, captions, digits=some.digits)
 
 
 def _shown(view: Any, views: Views) -> np.ndarray:
     """A normalised view as an image again."""
     return np.clip(np.asarray(view) * np.array(views.std, np.float32) + np.array(views.mean, np.float32), 0, 1)
-
-
-def _names(label: np.ndarray, names: list[str] | None) -> list[str]:
-    return ["" if c < 0 else names[c] if names else str(c) for c in label]

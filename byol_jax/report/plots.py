@@ -50,11 +50,11 @@ TRAINING: tuple[Panel, ...] = (
     ("Learning rate", "learning rate", (("learning_rate", "learning rate"),), ""),
     ("Target decay", "tau", (("tau", "tau"),), ""),
     ("Gradient", "global norm", (("grad_norm", "gradient norm"),), "log"),
-    ("Speed", "images/s", (("images_per_second", "images/s"),), "zero"),
+    ("Speed", "examples/s", (("examples_per_second", "examples/s"),), "zero"),
 )
 QUALITY: tuple[Panel, ...] = (
     ("Accuracy", "accuracy", (("knn_top1", "k-NN (test set)"), ("probe_top1", "online probe (training batches)")), "share"),
-    ("Spread of the embeddings", "std × √D", (("embedding_std", "training batches"), ("features_std", "evaluation images")), "zero"),
+    ("Spread of the embeddings", "std × √D", (("embedding_std", "training batches"), ("features_std", "evaluation examples")), "zero"),
     ("Dimensions in use", "RankMe", (("rankme", "RankMe"),), "zero"),
 )
 
@@ -121,7 +121,7 @@ def view_pairs(originals: np.ndarray, draws: Sequence[tuple[np.ndarray, np.ndarr
 
 
 def embedding_map(points: np.ndarray, label: np.ndarray, names: Sequence[str] | None) -> Figure:
-    """A scatter of 2-D points [N, 2], coloured by class and, up to 30 classes, with each class's name at its middle."""
+    """A scatter of 2-D points [N, 2], coloured by class; up to 30 classes with their names, each at its middle if there is room for all."""
     classes = [int(c) for c in np.unique(label) if c >= 0]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 6.6), layout="constrained")
@@ -140,17 +140,24 @@ def embedding_map(points: np.ndarray, label: np.ndarray, names: Sequence[str] | 
                 marker=marker,
                 alpha=0.75,
                 linewidths=0,
+                label=names[c] if names else str(c),
             )
-            if len(classes) <= 30:
-                _name(ax, _middle(at), names[c] if names else str(c))
         ax.set_aspect("equal", adjustable="datalim")
         ax.set(xticks=[], yticks=[], xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
         ax.grid(visible=False)
+        if len(classes) <= 30:
+            _name_classes(figure, ax, [(names[c] if names else str(c), _middle(points[label == c])) for c in classes])
     return figure
 
 
 def neighbours(
-    queries: np.ndarray, found: np.ndarray, cosine: np.ndarray, same: np.ndarray | None, captions: tuple[list[str], list[list[str]]]
+    queries: np.ndarray,
+    found: np.ndarray,
+    cosine: np.ndarray,
+    same: np.ndarray | None,
+    captions: tuple[list[str], list[list[str]]],
+    *,
+    digits: int = 2,
 ) -> Figure:
     """A row for each query: the image, then its nearest neighbours.
 
@@ -159,9 +166,9 @@ def neighbours(
       cosine: [M, K].
       same: bool [M, K], whether the neighbour is of the query's class (its frame is blue, else orange and dashed); None: no frames.
       captions: names of the queries' and of the neighbours' classes ("" for none).
+      digits: of a cosine.
     """
     gaps = [1.0, 0.18, *([1.0] * found.shape[1])]
-    digits = 2 if cosine.min() < 0.97 else 4  # an untrained network's embeddings are all much alike
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(1.15 * (1 + found.shape[1]) + 0.2, 1.42 * len(queries) + 0.3), layout=_layout(0.03))
         axes = figure.subplots(len(queries), len(gaps), squeeze=False, gridspec_kw={"width_ratios": gaps})
@@ -204,6 +211,14 @@ def _middle(points: np.ndarray) -> np.ndarray:
     return points[np.square(points - np.median(points, 0)).sum(1).argmin()]
 
 
-def _name(ax: Axes, at: np.ndarray, text: str) -> None:
+def _name_classes(figure: Figure, ax: Axes, places: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Each name at its place; all of them in a legend if some would lie on each other."""
     halo = [withStroke(linewidth=4, foreground="white")]
-    ax.text(at[0], at[1], text, ha="center", va="center", fontsize=13, fontweight="bold", path_effects=halo)
+    options: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 13, "fontweight": "bold", "path_effects": halo}
+    written = [ax.text(at[0], at[1], name, **options) for name, at in places]
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in written]
+    if any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i]):
+        for text in written:
+            text.remove()
+        figure.legend(loc="outside right upper", fontsize=9)

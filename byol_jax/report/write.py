@@ -15,7 +15,9 @@ from byol_jax.data import spread
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import features
 from byol_jax.report import history, pictures, plots
-from byol_jax.views import Views
+from byol_jax.report.kinds import KINDS, Shown
+from byol_jax.report.texts import Table
+from byol_jax.views import TextViews, Views
 from byol_jax.workdir import folder as run_folder
 
 CAPTIONS = {
@@ -27,15 +29,12 @@ CAPTIONS = {
         "Training",
         "The loss is the sum of both terms, 2 - 2 cos each: 0 where every prediction meets its projection, 4 for unrelated directions.",
     ),
-    "views": ("Views", "Each image, and pairs of random views of it: what the network is asked to see as one and the same."),
+    "views": ("Views", "{kind[views]}"),
     "map": (
         "Map of the embeddings",
         "t-SNE of {examples:,} embeddings, l2-normalised. Colours and names are labels the encoder never saw.",
     ),
-    "neighbours": (
-        "Nearest neighbours",
-        "By cosine similarity (the number). Blue frame: of the query's class; orange, dashed: of another. No label was used to find them.",
-    ),
+    "neighbours": ("Nearest neighbours", "{kind[neighbours]}"),
 }
 
 
@@ -43,7 +42,7 @@ def write_report(
     workdir: str | os.PathLike[str],
     encoder: Encoder,
     source: Any,
-    views: Views | None,
+    views: Views | TextViews | None,
     *,
     test: Any = None,
     examples: int = 2000,
@@ -52,13 +51,14 @@ def write_report(
 ) -> Any:
     """Writes ``workdir/report/index.html`` and its PNGs.
 
-    The page stands alone: pictures are embedded, nothing is fetched. Sections whose material the run lacks are left out.
+    The page stands alone: pictures are embedded, nothing is fetched. Sections whose material the run lacks are left out; of texts, views
+    and neighbours are shown if the source has the ``tokenizer`` that made the tokens.
 
     Args:
       workdir: of the run: ``metrics.jsonl``, and if they are there ``evaluation/*.json`` and ``config.json``.
       encoder: the frozen encoder.
       source: training examples, among which neighbours are looked for.
-      views: recipe for the picture of the views; None leaves it out (views of your own function).
+      views: recipe whose views are shown; None leaves them out (views of your own function).
       test: examples for the map, and queries for neighbours; None takes them from ``source``.
       examples: how many embeddings the map shows at most.
       bank: among how many training examples neighbours are looked for at most.
@@ -73,16 +73,18 @@ def write_report(
     names = getattr(source, "class_names", None)
     sample, kept = spread(shown, examples), spread(source, bank)
     asked = kept if test is None else sample  # the same object where both are one source: a query must not find itself
-    figures: dict[str, Figure | None] = {
+    kind = KINDS[encoder.views.content]
+    material: dict[str, Shown] = {
         "quality": plots.curves(found, plots.QUALITY),
         "training": plots.curves(found, plots.TRAINING),
-        "views": None if views is None else pictures.view_grid(source, views, seed=seed),
+        "views": None if views is None else kind.views(source, views, seed),
         "map": pictures.embedding_map(features(encoder, sample), names, seed=seed),
-        "neighbours": pictures.neighbour_rows(encoder, asked, kept, features(encoder, kept), names, seed=seed),
+        "neighbours": kind.neighbours(encoder, asked, kept, features(encoder, kept), names, seed=seed),
     }
     folder = run / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    sections = [_section(folder, name, figure, examples=len(sample)) for name, figure in figures.items() if figure is not None]
+    facts = {"examples": len(sample), "kind": kind.captions}
+    sections = [_section(folder, name, shown, facts) for name, shown in material.items() if shown is not None]
     page = _template().render(
         title=run.resolve().name,
         headlines=history.headlines(found),
@@ -95,15 +97,17 @@ def write_report(
     return path
 
 
-def _section(folder: Any, name: str, figure: Figure, **facts: Any) -> dict[str, str]:
-    """Saves the picture and returns what the template needs of it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
-    (folder / f"{name}.png").write_bytes(buffer.getvalue())
+def _section(folder: Any, name: str, shown: Figure | Table, facts: dict[str, Any]) -> dict[str, Any]:
+    """What the template needs of it; a picture is saved, too."""
     heading, caption = CAPTIONS[name]
+    section = {"name": name, "heading": heading, "caption": caption.format(**facts)}
+    if isinstance(shown, Table):
+        return {**section, "table": shown}
+    buffer = io.BytesIO()
+    shown.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+    (folder / f"{name}.png").write_bytes(buffer.getvalue())
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    width = round(figure.get_figwidth() * 100)
-    return {"name": name, "heading": heading, "caption": caption.format(**facts), "uri": uri, "width": str(width)}
+    return {**section, "table": None, "uri": uri, "width": round(shown.get_figwidth() * 100)}
 
 
 def _template() -> jinja2.Template:

@@ -183,7 +183,7 @@ class _Log:
         if since is None or count == 0:
             return {}
         spent = max(now - since - idle, 1e-9)
-        return {"images_per_second": count * self._batch_size / spent, "data_wait": min(waited / spent, 1.0)}
+        return {"examples_per_second": count * self._batch_size / spent, "data_wait": min(waited / spent, 1.0)}
 
 
 class _Stopwatch:

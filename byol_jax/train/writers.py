@@ -166,7 +166,7 @@ _FORMATS = {
     "tau": "tau {:.4f}",
     "learning_rate": "lr {:.3g}",
     "probe_top1": "probe {:.1%}",
-    "images_per_second": "{:,.0f} images/s",
+    "examples_per_second": "{:,.0f} examples/s",
     "data_wait": "data {:.0%}",
     "knn_top1": "k-NN {:.2%}",
     "rankme": "RankMe {:.1f}",

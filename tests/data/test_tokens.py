@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byol_jax.data import Tokenizer, from_texts, subset, tokenised, train_tokenizer
+from byol_jax.data import Tokenizer, from_texts, parse_split, sliced, spread, subset, tokenised, train_tokenizer
 from byol_jax.data.tokens import padded
 from byol_jax.views import SpecialTokens, TextViews
 from tests.data.words import learned, sentences, token_source
@@ -65,6 +65,9 @@ def test_a_source_of_tokens(tmp_path: Path) -> None:
     assert part[0]["tokens"].tolist() == source[4]["tokens"].tolist()
     assert (part.texts, part.labels.tolist()) == ([source.texts[4], source.texts[2]], [1, 2])
     assert source.ids.dtype == np.uint16
+    for kept in (source, part, sliced(source, parse_split("train[:50%]")), spread(source, 3)):
+        assert kept.tokenizer is source.tokenizer
+    assert source.tokenizer.json == tokenizer.json
 
 
 def test_ids_are_kept_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

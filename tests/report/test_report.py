@@ -14,7 +14,7 @@ from PIL import Image
 
 from byol_jax import data, views
 from byol_jax.evaluate import Encoder, features, knn_features, save
-from byol_jax.report import history, pictures, plots, write_report
+from byol_jax.report import examples, history, pictures, plots, write_report
 
 RECIPE = dataclasses.replace(views.gray(8), size=8)
 
@@ -128,11 +128,11 @@ def test_squares_of_a_user_source():
 
 
 def test_one_of_each_class_takes_turns():
-    positions = pictures.one_of_each_class(_corners(40), 6, seed=0)
+    positions = examples.one_of_each_class(_corners(40), 6, seed=0)
     assert _corners(40).labels[positions].tolist() == [0, 1, 2, 3, 0, 1]
     assert len(set(positions)) == 6
     unlabelled = data.from_arrays(np.zeros((9, 4, 4, 3), np.uint8))
-    assert len(set(pictures.one_of_each_class(unlabelled, 5, seed=0))) == 5
+    assert len(set(examples.one_of_each_class(unlabelled, 5, seed=0))) == 5
 
 
 def _captions(figure):

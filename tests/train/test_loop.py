@@ -98,9 +98,9 @@ def test_what_is_logged():
     assert diary.logged[0] == (0, {"found": 0.0})
     assert fitted.metrics["loss"] == 10.0
     assert fitted.metrics["tau"] == 0.5
-    timed = [numbers for _, numbers in diary.logged if "images_per_second" in numbers]
+    timed = [numbers for _, numbers in diary.logged if "examples_per_second" in numbers]
     assert len(timed) == 3  # not the first: it compiles
-    assert all(numbers["images_per_second"] > 0 and 0 <= numbers["data_wait"] <= 1 for numbers in timed)
+    assert all(numbers["examples_per_second"] > 0 and 0 <= numbers["data_wait"] <= 1 for numbers in timed)
 
 
 def test_waiting_for_data_is_measured():

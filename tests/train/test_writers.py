@@ -14,7 +14,7 @@ from rich.console import Console
 from byol_jax.train import Hook
 from byol_jax.train.writers import Jsonl, TensorBoard, Terminal, make_writers
 
-METRICS = {"loss": 3.5, "tau": 0.996, "learning_rate": 0.2, "cosine_1": 0.1, "images_per_second": 1234.5, "data_wait": 0.031}
+METRICS = {"loss": 3.5, "tau": 0.996, "learning_rate": 0.2, "cosine_1": 0.1, "examples_per_second": 1234.5, "data_wait": 0.031}
 
 
 def lines(path) -> list[dict]:
@@ -55,7 +55,7 @@ def test_plain_lines_where_there_is_no_terminal():
     writer.close()
     first, second = out.getvalue().splitlines()
     assert first == "step 0/200  k-NN 87.50%  RankMe 12.3"
-    assert second.startswith("step 50/200  loss 3.500  tau 0.9960  lr 0.2  1,234 images/s  data 3%  ETA 0:00:0")
+    assert second.startswith("step 50/200  loss 3.500  tau 0.9960  lr 0.2  1,234 examples/s  data 3%  ETA 0:00:0")
 
 
 def test_a_bar_on_a_terminal():
@@ -67,7 +67,7 @@ def test_a_bar_on_a_terminal():
     writer.close()
     shown = out.getvalue()
     assert "51/200" in shown
-    assert "loss 3.500  tau 0.9960  lr 0.2  1,234 images/s" in shown
+    assert "loss 3.500  tau 0.9960  lr 0.2  1,234 examples/s" in shown
     assert "ETA" in shown
     assert "k-NN 87.50%" in shown
 
