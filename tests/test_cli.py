@@ -130,7 +130,7 @@ def test_show_prints_and_trains_nothing(tiny: str, capsys: pytest.CaptureFixture
     assert run("show", "--config", f"{tiny}:wide", "--config.optimizer.learning_rate=0.5") == 0
     out = capsys.readouterr().out
     assert "    learning_rate = 0.5\n" in out
-    assert "embedding: 16 numbers an image" in out
+    assert "embedding: 16 numbers an example" in out
     assert "steps in all: 3\n" in out
     assert run("show", "--config", f"{tiny}:wode") == 2
     assert "variant 'wode': it must be one of wide (did you mean 'wide'?)" in capsys.readouterr().err

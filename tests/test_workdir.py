@@ -236,7 +236,7 @@ def test_a_run_in_a_bucket_ends_as_one_in_a_folder(bucket, tmp_path, monkeypatch
     there, here = ({path: data for path, data in files.items() if not path.startswith("checkpoints/")} for files in (there, here))
     assert there.keys() == here.keys()
     assert {"config.json", "metrics.jsonl", "evaluation/knn.json", "report/index.html", "report/training.png"} <= there.keys()
-    timed = {"metrics.jsonl", "report/index.html", "report/training.png"}  # images a second differ
+    timed = {"metrics.jsonl", "report/index.html", "report/training.png"}  # examples a second differ
     assert not [path for path in there if path not in timed and there[path] != here[path]]
     losses = [
         [(line["step"], line["loss"]) for line in map(json.loads, files["metrics.jsonl"].splitlines()) if "loss" in line]

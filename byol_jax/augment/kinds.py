@@ -26,12 +26,14 @@ class Kind:
       accept: (what a user hands to an encoder, recipe) -> the array that is sent to the device; ValueError for anything else.
       preprocess: (that array, recipe) -> what the network takes at evaluation.
       seen: recipe -> shape and dtype of one example as the network takes it, [1, ...].
+      sent: the same of a view as the host sends it, where views are made there.
     """
 
     views: Callable[[Any, Any], Callable[[jax.Array, Batch], dict[str, jax.Array]]]
     accept: Callable[[Any, Any], np.ndarray]
     preprocess: Callable[[jax.Array, Any], jax.Array]
     seen: Callable[[Any], jax.ShapeDtypeStruct]
+    sent: Callable[[Any], jax.ShapeDtypeStruct]
 
 
 IMAGES = Kind(
@@ -39,12 +41,14 @@ IMAGES = Kind(
     accept=image.accept,
     preprocess=image.preprocess,
     seen=lambda views: jax.ShapeDtypeStruct((1, views.size, views.size, 3), jnp.float32),
+    sent=lambda views: jax.ShapeDtypeStruct((1, views.size, views.size, 3), jnp.uint8),
 )
 TEXTS = Kind(
     views=lambda views, on: text.text_views(views),
     accept=text.accept,
     preprocess=lambda tokens, views: tokens,
     seen=lambda views: jax.ShapeDtypeStruct((1, views.length), jnp.int32),
+    sent=lambda views: jax.ShapeDtypeStruct((1, views.length), jnp.int32),
 )
 
 

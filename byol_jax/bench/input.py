@@ -89,7 +89,8 @@ def host_input(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool, pee
 def _official(spec: Spec, source: Any) -> Inputs:
     views = build.training_views(spec)
     if not isinstance(views, Views):
-        raise ConfigError([f"--baseline: the official input knows no views.function = {spec.views.function!r}"])
+        key, value = ("views.function", spec.views.function) if callable(views) else ("text.preset", spec.text.preset)
+        raise ConfigError([f"--baseline: the official input knows no {key} = {value!r}"])
     from byol_jax.data.decode_twice import official_batches  # needs TensorFlow, which arrays do without
 
     make = official_batches

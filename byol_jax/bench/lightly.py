@@ -16,6 +16,7 @@ NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SOURCES = ("folder", "npz", "idx", "digits")
 # What lightly's modules and torchvision's ResNets have no other choice of.
 ONLY: dict[str, object] = {
+    "text.preset": None,
     "views.function": None,
     "encoder.width": 1,
     "encoder.norm": "batch",

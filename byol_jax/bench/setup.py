@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,11 @@ import optax
 from jax.sharding import Mesh
 
 from byol_jax import build, data, parallel
-from byol_jax.build import objects
+from byol_jax.build import objects, texts
 from byol_jax.config import ConfigError, Spec
 from byol_jax.method import Byol, ByolState, init
 from byol_jax.train import resident, start
+from byol_jax.views import TextViews, Views
 
 CLASSES = 1000  # of synthetic data: ImageNet's
 EXAMPLES = 1_281_167  # likewise; only schedules depend on it
@@ -117,14 +119,29 @@ def _own_rows(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def noise(spec: Spec) -> dict[str, np.ndarray]:
-    """A batch of uint8 noise as the host would send it: whole images of the views' size where crops are cut on the device, else two views.
+    """A batch of noise as the host would send it: two views, or whole images of their size where crops are cut on the device.
 
     Raises:
       ConfigError: the views are a function of the user's own, whose shapes are known only by running it on data.
     """
     if spec.views.function is not None:
         raise ConfigError([f"--synthetic: views.function = {spec.views.function!r} makes views of its own form; bench it on its data"])
-    draw, shape = np.random.default_rng(spec.seed), (spec.batch_size, spec.views.size, spec.views.size, 3)
+    draw, recipe = np.random.default_rng(spec.seed), build.recipe(spec)
     names = ("image",) if objects.crops_on_device(spec) else ("view1", "view2")
-    images = {name: draw.integers(0, 256, shape, np.uint8) for name in names}
-    return {**images, "label": draw.integers(0, CLASSES, spec.batch_size, np.int32)}
+    views = {name: _NOISE[recipe.content](spec, recipe, draw) for name in names}
+    return {**views, "label": draw.integers(0, CLASSES, spec.batch_size, np.int32)}
+
+
+def _pixels(spec: Spec, recipe: Views, draw: np.random.Generator) -> np.ndarray:
+    return draw.integers(0, 256, (spec.batch_size, recipe.size, recipe.size, 3), np.uint8)
+
+
+def _tokens(spec: Spec, recipe: TextViews, draw: np.random.Generator) -> np.ndarray:
+    """Rows without padding."""
+    special = recipe.special
+    words = np.setdiff1d(np.arange(texts.tokenizer(spec).vocab, dtype=np.int32), [special.pad])
+    start, end = (np.tile(np.array(ids, np.int32), (spec.batch_size, 1)) for ids in (special.start, special.end))
+    return np.concatenate([start, draw.choice(words, (spec.batch_size, recipe.room)), end], 1)
+
+
+_NOISE: dict[str, Callable[[Spec, Any, np.random.Generator], np.ndarray]] = {Views.content: _pixels, TextViews.content: _tokens}

@@ -137,6 +137,8 @@ def _compiled_memory(program: Program) -> int:
 def augment(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool, peer: str | None) -> Result:
     """The device's part of the views, and the step it is a part of."""
     no_peer("augment", baseline, peer)
+    if spec.text.preset is not None:
+        raise ConfigError([f"bench augment: text.preset = {spec.text.preset!r}: views of texts are made on the host; take bench input"])
     setup = assemble(spec, synthetic=synthetic)
     times = in_turns({AUGMENT: augmentation(setup), "step": ours(setup)}, repeats)
     share = times[AUGMENT].median / times["step"].median
@@ -147,22 +149,22 @@ def augment(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool, peer: 
 def encoder(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool, peer: str | None) -> Result:
     """The frozen encoder on a batch of the host's, embeddings back on the host; on real data also with the input that feeds it."""
     no_peer("eval", baseline, peer)
-    recipe = spec.views.recipe()
+    recipe = build.recipe(spec)
     frozen = evaluate.Encoder.untrained(build.encoder(spec), recipe, seed=spec.seed)
     if synthetic:
         views = noise(spec)
-        images = views["image"] if "image" in views else views["view1"]
-        times = in_turns({"encoder": lambda: frozen(images, pad_to=spec.batch_size)}, repeats)
-        return Result((Row("encoder", times["encoder"], len(images)),))
+        given = views["image"] if "image" in views else views["view1"]
+        times = in_turns({"encoder": lambda: frozen(given, pad_to=spec.batch_size)}, repeats)
+        return Result((Row("encoder", times["encoder"], len(given)),))
     source = data.spread(build.labelled_source(spec), 4 * spec.batch_size)
     with data.eval_batches(source, recipe, batch_size=spec.batch_size) as batches:
-        images = next(batches)["image"]
+        given = next(batches)[recipe.content]
     calls: dict[str, Callable[[], Any]] = {
-        "encoder": lambda: frozen(images, pad_to=spec.batch_size),
+        "encoder": lambda: frozen(given, pad_to=spec.batch_size),
         "features": lambda: jnp.asarray(evaluate.features(frozen, source, batch_size=spec.batch_size).embedding),
     }
     times = in_turns(calls, repeats)
-    return Result((Row("encoder", times["encoder"], len(images)), Row("encoder and its input", times["features"], len(source))))
+    return Result((Row("encoder", times["encoder"], len(given)), Row("encoder and its input", times["features"], len(source))))
 
 
 def no_peer(what: str, baseline: bool, peer: str | None) -> None:

@@ -120,7 +120,7 @@ def batch_text(spec: Spec) -> str:
     elif objects.crops_on_device(spec):
         host = f"image uint8[{b}, H, W, 3] as stored; both crops are cut on the device, label int32[{b}]"
     else:
-        host = f"view1, view2 {'uint8' if recipe.content == 'image' else seen.dtype}[{b}, {s}], label int32[{b}]"
+        host = f"view1, view2 {kind_of(recipe).sent(recipe).dtype}[{b}, {s}], label int32[{b}]"
     lines = ["Batch", f"  from the host: {host}", f"  in the network: 2 views, {seen.dtype}[2, {b}, {s}]"]
     if spec.optimizer.accumulate > 1:
         lines.append(f"  in {spec.optimizer.accumulate} micro-batches of {b // spec.optimizer.accumulate}")

@@ -1,4 +1,4 @@
-"""Signs of collapse: whether embeddings still spread over their space, and whether two views of an image still agree."""
+"""Signs of collapse: whether embeddings still spread over their space, and whether two views of an example still agree."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class CollapseResult(Result):
     def rows(self) -> tuple[str, Sequence[str], Sequence[Sequence[str]]]:
         state = "COLLAPSED" if self.collapsed else "no collapse"
         cells = [
-            ("embedding std", f"{self.embedding_std:.3f}", "0: every image gives the same embedding; 1: spread over the whole sphere"),
+            ("embedding std", f"{self.embedding_std:.3f}", "0: every example gives the same embedding; 1: spread over the whole sphere"),
             ("RankMe", f"{self.rankme:.1f}", f"dimensions in use, of {min(self.dimensions, self.examples)} possible"),
             ("uniformity", f"{self.uniformity:.3f}", "0: one point; lower is more uniform, about -4 over the whole sphere"),
         ]
         if self.alignment is not None:
             cells.append(
-                ("alignment", f"{self.alignment:.3f}", "mean squared distance of two views of an image: 0 to 4, 2 for unrelated ones")
+                ("alignment", f"{self.alignment:.3f}", "mean squared distance of two views of an example: 0 to 4, 2 for unrelated ones")
             )
-        return f"Collapse check on {self.examples:,} images: {state}", ("metric", "value", "meaning"), cells
+        return f"Collapse check on {self.examples:,} examples: {state}", ("metric", "value", "meaning"), cells
 
 
 def collapse(encoder: Encoder, source: Any, *, limit: int = 4096, batch_size: int = 256, seed: int = 0) -> CollapseResult:
@@ -62,7 +62,7 @@ def collapse(encoder: Encoder, source: Any, *, limit: int = 4096, batch_size: in
 
 
 def collapse_features(plain: Features, pairs: tuple[np.ndarray, np.ndarray] | None = None) -> CollapseResult:
-    """Collapse metrics from features [N, D] (labels are not needed) and, if given, embeddings [M, D] of two views of the same images."""
+    """Collapse metrics from features [N, D] (labels are not needed) and, if given, embeddings [M, D] of two views of the same examples."""
     if len(plain) < 2:
         raise ValueError(f"collapse: {len(plain)} example; the spread of embeddings needs at least two")
     z = jnp.asarray(plain.embedding)

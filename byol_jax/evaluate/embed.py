@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from byol_jax.evaluate.features import Features, features
 
 SUFFIXES = (".npz", ".parquet")
 PART = 8192  # examples a part: what an interruption costs at most
+LARGEST = 2 * 10**9  # bytes of an array of str in an .npz
 Say = Callable[[int, int], None]
 
 
@@ -37,8 +38,8 @@ def embed(
     """Writes every example's embedding to ``output``, in the source's order.
 
     The file holds ``embedding`` float32[N, D], ``label`` int32[N] (-1: none), ``index`` int64[N] (position in the source) and, of a
-    folder, ``path`` (relative to it); an ``.npz`` of labelled classes with names also has ``class_names``. Images that cannot be decoded
-    are left out and named in the log. With several processes each embeds its share, and the first one writes.
+    folder, ``path`` (relative to it), of texts ``text``; an ``.npz`` of labelled classes with names also has ``class_names``. Images that
+    cannot be decoded are left out and named in the log. With several processes each embeds its share, and the first one writes.
 
     Args:
       output: ends in ``.npz`` or ``.parquet`` (needs pyarrow). Until it is whole, finished parts stand in ``<output>.parts``, and the
@@ -49,10 +50,12 @@ def embed(
       progress: called with (done, all) after every part.
 
     Raises:
-      ValueError: an unknown suffix, a file already there, parts of another embedding, no image that can be decoded.
+      ValueError: an unknown suffix, a file already there, parts of another embedding, no image that can be decoded, texts too long for
+        the arrays of an ``.npz``.
     """
     target = Path(output)
     _check_target(target)
+    _check_words(target, source)
     parts = target.with_name(target.name + ".parts")
     n = len(source)
     size = n if isinstance(source, WindowedSource) else part
@@ -79,6 +82,24 @@ def _check_target(target: Path) -> None:
         raise ValueError(f"--output {target}: is already there; choose another name or delete it")
     if target.suffix == ".parquet":
         _pyarrow(target)
+
+
+def _check_words(target: Path, source: Any) -> None:
+    """An array of str gives each the room of the longest, four bytes a character."""
+    for name, words in _words(source).items():
+        longest = max(map(len, words), default=0)
+        if target.suffix == ".npz" and 4 * len(words) * longest > LARGEST:
+            size = f"{4 * len(words) * longest / 1e9:,.1f} GB"
+            raise ValueError(
+                f"--output {target}: the longest {name} of {len(words):,} has {longest:,} characters, and an array of them {size}; "
+                "an .npz takes 2 at most, choose .parquet"
+            )
+
+
+def _words(source: Any) -> dict[str, Sequence[str]]:
+    """What can be read of each example: where it stands, or the text itself."""
+    found = {"path": getattr(source, "paths", None), "text": getattr(source, "texts", None)}
+    return {name: words for name, words in found.items() if words is not None}
 
 
 def _pyarrow(target: Path) -> Any:
@@ -132,12 +153,12 @@ def _join(parts: Path, target: Path, source: Any) -> None:
     rows = sum(len(columns["index"]) for columns in _read(parts))
     if not rows:
         raise ValueError(f"embed: none of the {len(source)} images can be decoded; the log names them")
-    paths = getattr(source, "paths", None)
-    names = None if paths is None else np.array(paths)
+    kind = object if target.suffix == ".parquet" else np.str_
+    words = {name: np.array(each, kind) for name, each in _words(source).items()}
 
     def columns() -> Iterator[dict[str, np.ndarray]]:
         for found in _read(parts):
-            yield found if names is None else {"path": names[found["index"]], **found}
+            yield {name: each[found["index"]] for name, each in words.items()} | found
 
     write = _parquet if target.suffix == ".parquet" else _npz
     _whole(target, lambda path: write(path, columns, rows, getattr(source, "class_names", None)))

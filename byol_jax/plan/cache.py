@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from byol_jax.build import objects
 from byol_jax.config import Spec, digest
 from byol_jax.config.rules import is_own
 from byol_jax.plan.compile import Compiled, versions
@@ -17,7 +18,18 @@ from byol_jax.plan.topology import Topology
 
 FOLDER = "~/.cache/byol_jax/plan"
 PACKAGE = Path(__file__).parents[1]
-SHAPING = ("method", "models", "augment", "views.py", "parallel.py", "train/start.py", "build/objects.py", "plan/compile.py", "plan/hlo.py")
+SHAPING = (
+    "method",
+    "models",
+    "augment",
+    "views.py",
+    "parallel.py",
+    "train/start.py",
+    "build/objects.py",
+    "build/texts.py",
+    "plan/compile.py",
+    "plan/hlo.py",
+)
 
 
 def key(spec: Spec, topology: Topology, inputs: Inputs) -> dict[str, Any]:
@@ -25,6 +37,7 @@ def key(spec: Spec, topology: Topology, inputs: Inputs) -> dict[str, Any]:
     batch = {name: [list(row), str(dtype)] for name, (row, dtype) in inputs.batch.items()}
     return {
         "config": digest(spec),
+        "encoder": _plain_fields(objects.encoder(spec)),  # of texts they come from the tokenizer and the model's folder, too
         "free": [spec.encoder.remat, spec.optimizer.shard_state],  # not in the digest: the training ends the same
         "topology": topology.name,
         "chip": topology.chip.name,
@@ -34,6 +47,12 @@ def key(spec: Spec, topology: Topology, inputs: Inputs) -> dict[str, Any]:
         "versions": versions(topology),
         "source": source_digest(),
     }
+
+
+def _plain_fields(module: Any) -> dict[str, Any]:
+    """Numbers and names that the module was made with."""
+    found = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    return {name: value for name, value in found.items() if isinstance(value, int | float | str)}
 
 
 def source_digest() -> str:

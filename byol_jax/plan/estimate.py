@@ -66,7 +66,7 @@ def advice(spec: Spec, compiled: Compiled, chip: Chip) -> list[str]:
         return by_split or ["the state alone fills the chip: take chips with more memory, or a smaller network"]
     tips, half = [], compiled.rows // 2
     if half:
-        tips.append(f"more chips: on {2 * compiled.devices} of them a chip has {half} images instead of {compiled.rows}")
+        tips.append(f"more chips: on {2 * compiled.devices} of them a chip has {half} examples instead of {compiled.rows}")
     if not (spec.encoder.remat or is_own(spec.encoder.name)):
         tips.append(
             "--config.encoder.remat=True: keeps less of each block and computes it again; the same result, about a third more operations"
@@ -76,14 +76,16 @@ def advice(spec: Spec, compiled: Compiled, chip: Chip) -> list[str]:
         tips.append("--config.encoder.dtype=bfloat16: activations of half the size")
     if parts := next_parts(compiled, room, spec.optimizer.accumulate):
         size = spec.batch_size // parts
-        tips.append(f"--config.optimizer.accumulate={parts}: {compiled.rows // parts} images a chip at a time, batch statistics of {size}")
+        tips.append(
+            f"--config.optimizer.accumulate={parts}: {compiled.rows // parts} examples a chip at a time, batch statistics of {size}"
+        )
     if half:
-        tips.append(f"--config.batch_size={half * compiled.devices}: {half} images a chip; learning rate and tau want to be chosen anew")
-    return tips or ["one image a chip is too much: take chips with more memory, or a smaller network"]
+        tips.append(f"--config.batch_size={half * compiled.devices}: {half} examples a chip; learning rate and tau want to be chosen anew")
+    return tips or ["one example a chip is too much: take chips with more memory, or a smaller network"]
 
 
 def next_parts(compiled: Compiled, room: float | None, accumulate: int) -> int | None:
-    """The fewest micro-batches whose temporaries, if they shrink with the images in them, fit into ``room``; None: no number of them.
+    """The fewest micro-batches whose temporaries, if they shrink with the examples in them, fit into ``room``; None: no number of them.
 
     Where the room is not known, because nothing was compiled, the next number that divides a chip's rows.
     """
@@ -97,8 +99,8 @@ def hours(seconds: float, steps: int) -> float:
     return seconds * steps / 3600
 
 
-def images_per_second(spec: Spec, seconds: float) -> float:
-    """Images that all hosts together must read, decode and crop twice to keep up with a step of this length."""
+def examples_per_second(spec: Spec, seconds: float) -> float:
+    """Examples that all hosts together must read, and of each make what the step takes, to keep up with a step of this length."""
     return spec.batch_size / seconds
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from byol_jax import data
+from byol_jax.augment import kind_of
 from byol_jax.build import objects
 from byol_jax.config import ConfigError, Spec
 from byol_jax.data import parse_split
@@ -38,12 +39,12 @@ def look(spec: Spec, examples: int | None = None, classes: int | None = None) ->
       ConfigError: something is missing, and the data is not here; names the flags that would do instead.
     """
     missing = [flag for flag, given in (("--examples N", examples), ("--classes N", _classes_wanted(spec, classes))) if given is None]
-    crops = None if objects.crops_on_device(spec) else _crops(spec)
-    source: Any = _source(spec, missing, shapes=crops is None) if missing or crops is None else None
+    sent = None if objects.crops_on_device(spec) else _sent(spec)
+    source: Any = _source(spec, missing, shapes=sent is None) if missing or sent is None else None
     return Inputs(
         examples=len(source) if examples is None else examples,
         classes=objects.num_classes(source) if _classes_wanted(spec, classes) is None else _classes_wanted(spec, classes) or 0,
-        batch=crops or _one_row(spec, source),
+        batch=sent or _one_row(spec, source),
     )
 
 
@@ -51,11 +52,13 @@ def _classes_wanted(spec: Spec, given: int | None) -> int | None:
     return given if spec.method.probe else 0
 
 
-def _crops(spec: Spec) -> dict[str, tuple[tuple[int, ...], Any]] | None:
+def _sent(spec: Spec) -> dict[str, tuple[tuple[int, ...], Any]] | None:
     """What tf.data sends; None where only the data, or the user's own function, knows it."""
-    if spec.views.function is not None or spec.data.source not in ("tfds", "folder"):
+    if spec.views.function is not None or spec.data.source not in ("tfds", "folder", "text"):
         return None
-    view = (spec.views.size, spec.views.size, 3), np.dtype(np.uint8)
+    recipe = objects.recipe(spec)
+    one = kind_of(recipe).sent(recipe)
+    view = one.shape[1:], np.dtype(one.dtype)
     return {"view1": view, "view2": view, "label": ((), np.dtype(np.int32))}
 
 

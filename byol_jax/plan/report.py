@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from byol_jax.build import objects
 from byol_jax.config import Spec
+from byol_jax.config.rules import RESNETS
 from byol_jax.plan import estimate
 from byol_jax.plan.compile import ALLOWED, Compiled
 from byol_jax.plan.estimate import quantity
@@ -29,7 +30,8 @@ def machine(spec: Spec, topology: Topology, compiled: Compiled, made: str) -> li
     if spec.optimizer.accumulate > 1:
         rows += f" in {spec.optimizer.accumulate} micro-batches"
     lines = [("topology", f"{topology.name}: {compiled.devices} x {topology.chip.name}, {hosts}")]
-    network = f"{spec.encoder.name}, width {spec.encoder.width}, {spec.encoder.dtype}"
+    width = f", width {spec.encoder.width}" * (spec.encoder.name in RESNETS)
+    network = f"{spec.encoder.name}{width}, {spec.encoder.dtype}"
     network += ", blocks computed again on the way back" * spec.encoder.remat
     lines += [
         ("batch", f"{spec.batch_size}: {rows}"),
@@ -73,16 +75,16 @@ def traffic(compiled: Compiled) -> list[str]:
 
 def time(spec: Spec, topology: Topology, inputs: Inputs, compiled: Compiled) -> list[str]:
     steps, roof = objects.steps(spec, inputs.examples), estimate.roofline(compiled, topology.chip)
-    length = f"{steps:,} steps" + (f" ({spec.epochs:g} epochs of {inputs.examples:,} images)" if spec.epochs else "")
+    length = f"{steps:,} steps" + (f" ({spec.epochs:g} epochs of {inputs.examples:,} examples)" if spec.epochs else "")
     if roof is None:
         return ["Time", f"  {length}; no time is given: the peaks of this chip are not known here"]
-    pace = estimate.images_per_second(spec, roof.seconds)
+    pace = estimate.examples_per_second(spec, roof.seconds)
     rows = [
         ("a step", f"{1e3 * roof.seconds:.1f} ms, bound by {roof.bound_by}"),
         ("its operations alone", f"{1e3 * roof.compute:.1f} ms"),
         ("its bytes alone", f"{1e3 * roof.memory:.1f} ms"),
         ("the run", f"{estimate.hours(roof.seconds, steps):.2f} hours"),
-        ("images a second", f"{pace:,.0f}"),
+        ("examples a second", f"{pace:,.0f}"),
         ("of these from a host", f"{pace / compiled.hosts:,.0f}"),
     ]
     return [

@@ -40,7 +40,7 @@ def view_table(source: Any, views: TextViews, *, rows: int = 6, draws: int = 2, 
     """Random views of some texts, made as in training; None if nothing is known that turns ids into text."""
     if getattr(source, "tokenizer", None) is None:
         return None
-    some = subset(source, one_of_each_class(source, rows, seed))
+    some: Any = subset(source, one_of_each_class(source, rows, seed))
     originals = [shortened(text_of(some, i), ABOUT) for i in range(len(some))]
     made: dict[tuple[int, int], tuple[Cell, Cell]] = {}
     with train_batches(some, views, batch_size=len(some), seed=seed) as batches:
@@ -66,13 +66,14 @@ def neighbour_table(
     if some is None:
         return None
     same, count = some.same, some.found.shape[1]
+    asked, classes = class_names(some.query_label, names), [class_names(row, names) for row in some.label]
     shown: list[tuple[Cell, ...]] = []
     for m, query in enumerate(some.query):
         head = [Cell(shortened(text_of(queries, query), ABOUT), WHOLE, count)]
-        head += [] if same is None else [Cell(*class_names(some.query_label[m : m + 1], names), rows=count)]
+        head += [] if same is None else [Cell(asked[m], rows=count)]
         for i, place in enumerate(some.found[m]):
             row = [Cell(f"{some.cosine[m, i]:.{some.digits}f}"), Cell(shortened(text_of(bank, place), FOUND), PROSE)]
-            row += [] if same is None else [Cell(*class_names(some.label[m, i : i + 1], names), "same" if same[m, i] else "other")]
+            row += [] if same is None else [Cell(classes[m][i], "same" if same[m, i] else "other")]
             shown.append((*(head if i == 0 else ()), *row))
     headings = ("query", "cosine", "nearest first") if same is None else ("query", "its class", "cosine", "nearest first", "class")
     return Table(headings, tuple(shown))

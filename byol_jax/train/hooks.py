@@ -66,7 +66,7 @@ class Judge(Hook):
 
 
 class CollapseMonitor(Hook):
-    """Warns once when the embeddings of different images become the same.
+    """Warns once when the embeddings of different examples become the same.
 
     ``embedding_std`` is 1 for spread embeddings and 0 for equal ones; a small untrained ResNet was seen at 0.07, so the limit lies
     well below. ``rankme`` counts the directions that the embeddings of the monitor set use.
@@ -85,8 +85,8 @@ class CollapseMonitor(Hook):
             if self._low[name] >= self._patience and not self._warned:
                 self._warned = True
                 _LOG.warning(
-                    "step %d: the embeddings are collapsing: %s = %.3g, below %g, %d times running. Every image is getting the same "
-                    "embedding. Usual causes: a learning rate too high or a warm-up too short, tau too low (below 0.9), a predictor "
+                    "step %d: the embeddings are collapsing: %s = %.3g, below %g, %d times running. Every example is getting the "
+                    "same embedding. Usual causes: a learning rate too high or a warm-up too short, tau too low (below 0.9), a predictor "
                     "without batch norm or with weights that do not train, weight decay too high. Lower the learning rate first",
                     *(step, name, metrics[name], limit, self._patience),
                 )

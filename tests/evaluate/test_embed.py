@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from byol_jax import data, evaluate, views
+from tests.data.words import Count, learned
 
 RECIPE = views.gray(8)
 
@@ -97,6 +98,40 @@ def test_parquet(encoder, source, tmp_path: Path) -> None:
     assert table["label"] == [i % 3 for i in range(23)]
     assert table["class"][:4] == ["a", "b", "c", "a"]
     np.testing.assert_allclose(table["embedding"], source.images[:, 0, :2, 0] / 127.5 - 1, atol=1e-5)
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> data.TokenSource:
+    found = ["River stone", "light", "winter, 长 winter", "stone stone"]
+    return data.tokenised(data.from_texts(found, ["a", "b", None, "a"]), learned(tmp_path))
+
+
+def test_texts_stand_beside_their_embeddings(texts: data.TokenSource, tmp_path: Path) -> None:
+
+    recipe = views.TextViews(length=8, special=texts.tokenizer.special)
+    counting = evaluate.Encoder(Count(), {}, recipe)
+    with np.load(evaluate.embed(counting, texts, tmp_path / "e.npz", part=3), allow_pickle=False) as got:
+        assert sorted(got) == ["class_names", "embedding", "index", "label", "text"]
+        assert got["text"].tolist() == ["River stone", "light", "winter, 长 winter", "stone stone"]
+        assert (got["label"].tolist(), got["index"].tolist()) == ([0, 1, -1, 0], [0, 1, 2, 3])
+        for text, row in zip(got["text"], got["embedding"], strict=True):
+            (ids,) = texts.tokenizer.ids([text])
+            expected = np.bincount(ids, minlength=400)
+            expected[:5] = 0  # special tokens, of which 长 gives one
+            assert row.tolist() == expected[5:].tolist()
+
+
+def test_texts_in_parquet_may_be_of_any_length(texts: data.TokenSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    counting = evaluate.Encoder(Count(), {}, views.TextViews(length=8, special=texts.tokenizer.special))
+    monkeypatch.setitem(evaluate.embed.__globals__, "LARGEST", 4 * 4 * 17 - 1)  # four texts, the longest of 17 characters
+    with pytest.raises(ValueError, match=r"the longest text of 4 has 17 characters, .* choose \.parquet"):
+        evaluate.embed(counting, texts, tmp_path / "e.npz")
+    table = parquet.read_table(evaluate.embed(counting, texts, tmp_path / "e.parquet", part=3)).to_pydict()
+    assert table["text"] == texts.texts
+    assert table["class"] == ["a", "b", None, "a"]
+    monkeypatch.setitem(evaluate.embed.__globals__, "LARGEST", 4 * 4 * 17)
+    assert evaluate.embed(counting, texts, tmp_path / "e.npz").is_file()
 
 
 def test_mistakes(encoder, source, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_the_roofline_is_the_slower_of_the_two() -> None:
     assert by_flops is not None
     assert (by_flops.seconds, by_flops.bound_by) == (7.0, "operations")
     assert estimate.hours(7.0, 1800) == 3.5
-    assert estimate.images_per_second(SPEC, 2.0) == 32
+    assert estimate.examples_per_second(SPEC, 2.0) == 32
 
 
 OVERFLOW = (  # of libtpu 0.0.42, for a v5e
@@ -68,8 +68,8 @@ def test_advice_names_keys_with_values_that_would_fit() -> None:
         "--config.optimizer.accumulate=4",
         "--config.batch_size=32",
     ]
-    assert "on 8 of them a chip has 8 images instead of 16" in tips[0]
-    assert "4 images a chip at a time, batch statistics of 16" in tips[4]
+    assert "on 8 of them a chip has 8 examples instead of 16" in tips[0]
+    assert "4 examples a chip at a time, batch statistics of 16" in tips[4]
 
 
 def test_what_is_on_already_or_not_ours_to_change_is_no_advice() -> None:

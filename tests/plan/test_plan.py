@@ -132,7 +132,7 @@ def test_the_verb_and_its_cache(planned: tuple[str, str, str], tmp_path: Path, c
     assert "cpu:8: 8 x CPU, 1 host of 8" in first
     assert "16: 2 a chip" in first
     assert "  all-reduce  " in first
-    assert "179 steps (2 epochs of 1,438 images)" in first
+    assert "179 steps (2 epochs of 1,438 examples)" in first
     (file,) = (tmp_path / "cache").iterdir()
     kept = json.loads(file.read_text())
     assert kept["versions"] == {name: __import__(name).__version__ for name in ("jax", "jaxlib")}

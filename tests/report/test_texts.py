@@ -8,28 +8,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from byol_jax import data
 from byol_jax.evaluate import Encoder, features
 from byol_jax.report import plots, texts, write_report
 from byol_jax.views import SpecialTokens, TextView, TextViews
-from tests.data.words import WORDS, learned
+from tests.data.words import WORDS, Count, learned
 
 PAIRS = list(zip(WORDS.split()[::2], WORDS.split()[1::2], strict=True))  # six pairs of words, none in two of them
 BADLY = "Stone <b> & river"
-
-
-class Count(nn.Module):
-    """How often each token stands in a text."""
-
-    vocab: int = 400
-
-    def __call__(self, x: Any, train: bool) -> Any:
-        return jax.nn.one_hot(x, self.vocab)[:, :, 5:].sum(1)  # without the special tokens, which come first
 
 
 @pytest.fixture(scope="module")
