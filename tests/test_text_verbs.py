@@ -28,7 +28,7 @@ def get_config(variant=None):
     config.data.update(source="text", path={corpus!r}, test_split="train[75%:]", split="train[:75%]")
     config.text.update(preset="document", tokenizer={tokenizer!r}, length=16, column="said", label_column="by", cache=None)
     config.encoder.name = "transformer"
-    config.encoder.transformer.update(layers=1, hidden=16, heads=2, mlp=32)
+    config.encoder.transformer.update(layers=1, hidden=16, heads=2, mlp=32, dropout=0.0, attention_dropout=0.0)
     for head in (config.method.projector, config.method.predictor):
         head.update(hidden=16, out=8)
     config.optimizer.update(name="adamw", learning_rate=1e-3, warmup_epochs=None)
