@@ -105,13 +105,8 @@ def parser() -> argparse.ArgumentParser:
     )
     exported.add_argument("--output", metavar="PATH", required=True, help="where to write it")
     exported.add_argument("--licence", metavar="ID", help="hub: such as apache-2.0; left open if not given")
-    embedded = verb("embed", embed, "write the embeddings of images or texts to a file; goes on where it was stopped", workdir, step)
-    text = "a folder of images, or FILE.npz[:SPLIT]; of a run of texts a file or a folder of them; of both tfds:NAME[:SPLIT]"
-    embedded.add_argument("--input", required=True, metavar="WHAT", help=text)
-    embedded.add_argument("--output", required=True, metavar="FILE", help="ends in .npz or .parquet")
-    embedded.add_argument(
-        "--batch-size", type=int, default=256, metavar="N", help="examples a process sends to its devices at a time (256)"
-    )
+    text = "write the embeddings of images or texts to a file; goes on where it was stopped"
+    _embed_options(verb("embed", embed, text, workdir, step))
     actions = verb("data", None, "write data as shards for random access, or check them").add_subparsers(
         dest="action", metavar="ACTION", required=True
     )
@@ -148,6 +143,14 @@ def parser() -> argparse.ArgumentParser:
     _config(benched, required=True)
     _bench_options(benched)
     return root
+
+
+def _embed_options(embedded: argparse.ArgumentParser) -> None:
+    text = "a folder of images, or FILE.npz[:SPLIT]; of a run of texts a file or a folder of them; of both tfds:NAME[:SPLIT]"
+    embedded.add_argument("--input", required=True, metavar="WHAT", help=text)
+    embedded.add_argument("--output", required=True, metavar="FILE", help="ends in .npz or .parquet")
+    text = "examples a process sends to its devices at a time (256)"
+    embedded.add_argument("--batch-size", type=int, default=256, metavar="N", help=text)
 
 
 def _bench_options(benched: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ STYLE: dict[Any, Any] = {
 # A panel: title, label of the y axis, (metric, legend) pairs, and what the axis is: "", "log" or "share".
 Panel = tuple[str, str, tuple[tuple[str, str], ...], str]
 TRAINING: tuple[Panel, ...] = (
-    ("Loss", "sum of both terms", (("loss", "loss"),), ""),
+    ("Loss", "sum of both terms", (("loss", "training batches"), ("held_out_loss", "held-out examples")), ""),
     (
         "Prediction meets projection",
         "cosine",

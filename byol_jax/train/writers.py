@@ -163,6 +163,7 @@ def _progress_bar(console: Console) -> Progress:
 
 _FORMATS = {
     "loss": "loss {:.3f}",
+    "held_out_loss": "held-out loss {:.3f}",
     "tau": "tau {:.4f}",
     "learning_rate": "lr {:.3g}",
     "probe_top1": "probe {:.1%}",

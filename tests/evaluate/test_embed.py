@@ -124,13 +124,13 @@ def test_texts_stand_beside_their_embeddings(texts: data.TokenSource, tmp_path: 
 def test_texts_in_parquet_may_be_of_any_length(texts: data.TokenSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     counting = evaluate.Encoder(Count(), {}, views.TextViews(length=8, special=texts.tokenizer.special))
-    monkeypatch.setitem(evaluate.embed.__globals__, "LARGEST", 4 * 4 * 17 - 1)  # four texts, the longest of 17 characters
-    with pytest.raises(ValueError, match=r"the longest text of 4 has 17 characters, .* choose \.parquet"):
+    monkeypatch.setitem(evaluate.embed.__globals__, "LARGEST", 4 * 4 * 16 - 1)  # four texts, the longest of 16 characters
+    with pytest.raises(ValueError, match=r"the longest text of 4 has 16 characters, .* choose \.parquet"):
         evaluate.embed(counting, texts, tmp_path / "e.npz")
     table = parquet.read_table(evaluate.embed(counting, texts, tmp_path / "e.parquet", part=3)).to_pydict()
     assert table["text"] == texts.texts
     assert table["class"] == ["a", "b", None, "a"]
-    monkeypatch.setitem(evaluate.embed.__globals__, "LARGEST", 4 * 4 * 17)
+    monkeypatch.setitem(evaluate.embed.__globals__, "LARGEST", 4 * 4 * 16)
     assert evaluate.embed(counting, texts, tmp_path / "e.npz").is_file()
 
 

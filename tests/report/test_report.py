@@ -183,4 +183,8 @@ def test_curves_show_the_panels_that_have_numbers():
     figure = plots.curves({"loss": curve, "tau": curve}, plots.TRAINING)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["Loss", "Target decay"]
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_xydata(), [[0, 1], [10, 2]])
+    held_out = history.Curve(np.array([10]), np.array([3.0]))
+    both = plots.curves({"loss": curve, "held_out_loss": held_out}, plots.TRAINING).axes[0]
+    assert [text.get_text() for text in both.get_legend().get_texts()] == ["training batches", "held-out examples"]
+    np.testing.assert_array_equal(both.lines[1].get_xydata(), [[10, 3]])
     assert jnp.isfinite(jnp.asarray(figure.get_size_inches(), jnp.float32)).all()

@@ -49,12 +49,12 @@ def test_a_resumed_jsonl_drops_what_will_be_written_again_and_half_a_line(tmp_pa
 def test_plain_lines_where_there_is_no_terminal():
     out = io.StringIO()
     writer = Terminal(start_step=0, steps=200, console=Console(file=out, width=40))
-    writer.log(0, {"knn_top1": 0.875, "rankme": 12.34})
+    writer.log(0, {"held_out_loss": 3.25, "knn_top1": 0.875, "rankme": 12.34})
     writer.tick(1)
     writer.log(50, METRICS)
     writer.close()
     first, second = out.getvalue().splitlines()
-    assert first == "step 0/200  k-NN 87.50%  RankMe 12.3"
+    assert first == "step 0/200  held-out loss 3.250  k-NN 87.50%  RankMe 12.3"
     assert second.startswith("step 50/200  loss 3.500  tau 0.9960  lr 0.2  1,234 examples/s  data 3%  ETA 0:00:0")
 
 
