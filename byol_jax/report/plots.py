@@ -221,4 +221,4 @@ def _name_classes(figure: Figure, ax: Axes, places: Sequence[tuple[str, np.ndarr
     if any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i]):
         for text in written:
             text.remove()
-        figure.legend(loc="outside right upper", fontsize=9)
+        figure.legend(loc="outside right upper", fontsize=9, markerscale=1.5)
