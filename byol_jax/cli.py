@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from byol_jax import config as cfg
-from byol_jax.flags import evaluations
+from byol_jax import flags
 
 EPILOG = """any key of the configuration can be set: --config.optimizer.learning_rate=0.3 --config.views.view1.crop_area=0.2,1
 (`byol-jax show` lists the keys; on a run of a working directory such flags change what that run was configured with)
@@ -79,99 +79,33 @@ def parser() -> argparse.ArgumentParser:
     shown = verb(
         "show", show, "print the resolved configuration, parameters, shapes and steps; trains nothing"
     ).add_mutually_exclusive_group(required=True)
-    _config(shown)
+    flags.config(shown)
     shown.add_argument("--workdir", metavar="DIR", help="show the configuration of the run in this folder")
-    _config(
+    flags.config(
         verb("pretrain", pretrain, "pretrain, or go on with the run that stands in the folder (then --config may be left out)", workdir)
     )
-    evaluations(verb("evaluate", evaluate, "evaluate the encoder of a run", workdir, step))
-    converted = verb("convert", convert, "make a run from a checkpoint of another code; nothing in the file is executed")
-    converted.add_argument("--from", dest="source", choices=("deepmind", "torch"), required=True, help="the code that wrote it")
-    text = "deepmind: pretrain.pkl or linear-eval.pkl of the official BYOL code; torch: a ResNet's .safetensors or .pth"
-    converted.add_argument("file", metavar="FILE", help=text)
-    converted.add_argument("--to", metavar="DIR", required=True, help="new folder of the run")
-    text = "torch: what stands before the layers of the network to take, such as module.encoder_q.; the online one is found if not given"
-    converted.add_argument("--prefix", metavar="NAME", help=text)
-    exported = verb("export", export, "write the encoder of a run in a format of other programs", workdir, step)
-    text = (
-        "safetensors: a ResNet under torchvision's names; stablehlo: pixels to embedding, for jax alone; hub: a folder with a model card; "
-        "huggingface: of texts, a folder for transformers and sentence-transformers"
-    )
-    exported.add_argument(
-        "--to",
-        choices=("safetensors", "stablehlo", "hub", "onnx", "huggingface"),
-        required=True,
-        help=f"{text}; how images are prepared stands beside it",
-    )
-    exported.add_argument("--output", metavar="PATH", required=True, help="where to write it")
-    exported.add_argument("--licence", metavar="ID", help="hub: such as apache-2.0; left open if not given")
+    flags.evaluations(verb("evaluate", evaluate, "evaluate the encoder of a run", workdir, step))
+    flags.conversions(verb("convert", convert, "make a run from a checkpoint of another code; nothing in the file is executed"))
+    flags.exports(verb("export", export, "write the encoder of a run in a format of other programs", workdir, step))
     text = "write the embeddings of images or texts to a file; goes on where it was stopped"
-    _embed_options(verb("embed", embed, text, workdir, step))
+    flags.embeddings(verb("embed", embed, text, workdir, step))
     actions = verb("data", None, "write data as shards for random access, or check them").add_subparsers(
         dest="action", metavar="ACTION", required=True
     )
     text = "write all splits a configuration names as ArrayRecord shards; goes on where it was stopped"
-    recorded = verb("convert", convert_data, text, under=actions)
-    _config(recorded, required=True)
-    recorded.add_argument("--output", required=True, metavar="DIR", help="folder of the data set; its last part becomes data.name")
-    recorded.add_argument("--split", metavar="NAME", help="this one alone")
-    recorded.add_argument("--shards", type=int, metavar="N", help="of each split; one of every 2048 examples if not given")
+    flags.shards(verb("convert", convert_data, text, under=actions))
     text = "learn a tokenizer from the training texts a configuration names"
-    learned = verb("tokenizer", learn_tokenizer, text, under=actions)
-    _config(learned, required=True)
-    learned.add_argument("--output", metavar="FILE", help="where to write it, such as tokenizer.json; the configuration's text.tokenizer")
-    learned.add_argument(
-        "--kind", choices=("wordpiece", "bpe"), default="wordpiece", help="BERT's, in small letters, or RoBERTa's, of bytes"
-    )
-    learned.add_argument("--vocab", type=int, default=8192, metavar="N", help="tokens at most (%(default)s)")
+    flags.tokenizers(verb("tokenizer", learn_tokenizer, text, under=actions))
     text = "read converted shards again and compare them with their checksums"
     verb("verify", verify_data, text, under=actions).add_argument("folder", metavar="DIR", help="what was the --output")
     swept = verb("sweep", sweep, "run every point of a sweep, or a search by Optuna; go on where it stopped, and write its page", workdir)
     text = "such as experiments/paper/tau/sweep.py:small or experiments/search_digits/search.py"
     swept.add_argument("study", metavar="FILE.py[:SCALE]", help=text)
-    planned = verb(
-        "plan", plan, "compile the training step for a machine that need not be here; print what it needs, and how long it takes"
-    )
-    _config(planned, required=True)
-    planned.add_argument("--topology", metavar="NAME", required=True, help="v5e:16x16, v6e:8x8, v4:4x4x4, v5p:2x2x1, gpu, gpu:4 or cpu:8")
-    planned.add_argument("--examples", type=int, metavar="N", help="of the training data, where it is not here (ImageNet: 1281167)")
-    planned.add_argument("--classes", type=int, metavar="N", help="the same, for the online probe (ImageNet: 1000)")
-    planned.add_argument("--cache", metavar="DIR", default="~/.cache/byol_jax/plan", help="of earlier results (%(default)s)")
+    text = "compile the training step for a machine that need not be here; print what it needs, and how long it takes"
+    flags.plans(verb("plan", plan, text))
     verb("report", report, "write a page of curves, pictures and numbers of a run", workdir, step)
-    benched = verb("bench", bench, "measure how fast a configuration runs here")
-    benched.add_argument("what", choices=BENCHES, help="; ".join(f"{name}: {text}" for name, text in BENCHES.items()))
-    _config(benched, required=True)
-    _bench_options(benched)
+    flags.benches(verb("bench", bench, "measure how fast a configuration runs here"))
     return root
-
-
-def _embed_options(embedded: argparse.ArgumentParser) -> None:
-    text = "a folder of images, or FILE.npz[:SPLIT]; of a run of texts a file or a folder of them; of both tfds:NAME[:SPLIT]"
-    embedded.add_argument("--input", required=True, metavar="WHAT", help=text)
-    embedded.add_argument("--output", required=True, metavar="FILE", help="ends in .npz or .parquet")
-    text = "examples a process sends to its devices at a time (256)"
-    embedded.add_argument("--batch-size", type=int, default=256, metavar="N", help=text)
-
-
-def _bench_options(benched: argparse.ArgumentParser) -> None:
-    benched.add_argument("--batch-size", type=int, metavar="N", help="the configuration's if not given")
-    benched.add_argument("--repeats", type=int, default=10, metavar="N", help="of which the median counts (10)")
-    benched.add_argument("--synthetic", action="store_true", help="on noise of the configuration's shapes: needs no data and no TensorFlow")
-    benched.add_argument("--baseline", action="store_true", help="step, input: the official recipe's form as well, in turns, and the ratio")
-    benched.add_argument("--peer", choices=("lightly",), help="step, input: lightly's BYOL in PyTorch as well (extra lightly), in turns")
-    benched.add_argument("--json", metavar="FILE.jsonl", help="add a line with all of it to this file")
-
-
-BENCHES = {
-    "step": "a training step, its parts, FLOPs and memory",
-    "input": "batches of two views from disk or memory",
-    "augment": "the device's part of the views",
-    "eval": "the frozen encoder",
-}
-
-
-def _config(group: argparse._ActionsContainer, **options: Any) -> None:
-    group.add_argument("--config", metavar="FILE.py[:VARIANT]", help="config file, such as configs/digits.py", **options)
 
 
 def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -1,10 +1,17 @@
-"""The flags of ``evaluate``, which are many: the kinds, what some of them take, and how lists of numbers are read."""
+"""The flags of each verb: what they are called, what they take, and how lists of numbers are read."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
+BENCHES = {
+    "step": "a training step, its parts, FLOPs and memory",
+    "input": "batches of two views from disk or memory",
+    "augment": "the device's part of the views",
+    "eval": "the frozen encoder",
+}
 KINDS = {
     "knn": "weighted k-NN",
     "linear": "L-BFGS and SGD on features computed once",
@@ -52,6 +59,77 @@ def evaluations(added: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--data-dir", metavar="DIR", help="both transfers: where prepared data stands ($TFDS_DATA_DIR, ~/tensorflow_datasets)"
     )
+
+
+def conversions(converted: argparse.ArgumentParser) -> None:
+    converted.add_argument("--from", dest="source", choices=("deepmind", "torch"), required=True, help="the code that wrote it")
+    text = "deepmind: pretrain.pkl or linear-eval.pkl of the official BYOL code; torch: a ResNet's .safetensors or .pth"
+    converted.add_argument("file", metavar="FILE", help=text)
+    converted.add_argument("--to", metavar="DIR", required=True, help="new folder of the run")
+    text = "torch: what stands before the layers of the network to take, such as module.encoder_q.; the online one is found if not given"
+    converted.add_argument("--prefix", metavar="NAME", help=text)
+
+
+def exports(exported: argparse.ArgumentParser) -> None:
+    text = (
+        "safetensors: a ResNet under torchvision's names; stablehlo: pixels to embedding, for jax alone; hub: a folder with a model card; "
+        "huggingface: of texts, a folder for transformers and sentence-transformers"
+    )
+    exported.add_argument(
+        "--to",
+        choices=("safetensors", "stablehlo", "hub", "onnx", "huggingface"),
+        required=True,
+        help=f"{text}; how images are prepared stands beside it",
+    )
+    exported.add_argument("--output", metavar="PATH", required=True, help="where to write it")
+    exported.add_argument("--licence", metavar="ID", help="hub: such as apache-2.0; left open if not given")
+
+
+def embeddings(embedded: argparse.ArgumentParser) -> None:
+    text = "a folder of images, or FILE.npz[:SPLIT]; of a run of texts a file or a folder of them; of both tfds:NAME[:SPLIT]"
+    embedded.add_argument("--input", required=True, metavar="WHAT", help=text)
+    embedded.add_argument("--output", required=True, metavar="FILE", help="ends in .npz or .parquet")
+    text = "examples a process sends to its devices at a time (256)"
+    embedded.add_argument("--batch-size", type=int, default=256, metavar="N", help=text)
+
+
+def shards(recorded: argparse.ArgumentParser) -> None:
+    config(recorded, required=True)
+    recorded.add_argument("--output", required=True, metavar="DIR", help="folder of the data set; its last part becomes data.name")
+    recorded.add_argument("--split", metavar="NAME", help="this one alone")
+    recorded.add_argument("--shards", type=int, metavar="N", help="of each split; one of every 2048 examples if not given")
+
+
+def tokenizers(learned: argparse.ArgumentParser) -> None:
+    config(learned, required=True)
+    learned.add_argument("--output", metavar="FILE", help="where to write it, such as tokenizer.json; the configuration's text.tokenizer")
+    learned.add_argument(
+        "--kind", choices=("wordpiece", "bpe"), default="wordpiece", help="BERT's, in small letters, or RoBERTa's, of bytes"
+    )
+    learned.add_argument("--vocab", type=int, default=8192, metavar="N", help="tokens at most (%(default)s)")
+
+
+def plans(planned: argparse.ArgumentParser) -> None:
+    config(planned, required=True)
+    planned.add_argument("--topology", metavar="NAME", required=True, help="v5e:16x16, v6e:8x8, v4:4x4x4, v5p:2x2x1, gpu, gpu:4 or cpu:8")
+    planned.add_argument("--examples", type=int, metavar="N", help="of the training data, where it is not here (ImageNet: 1281167)")
+    planned.add_argument("--classes", type=int, metavar="N", help="the same, for the online probe (ImageNet: 1000)")
+    planned.add_argument("--cache", metavar="DIR", default="~/.cache/byol_jax/plan", help="of earlier results (%(default)s)")
+
+
+def benches(benched: argparse.ArgumentParser) -> None:
+    benched.add_argument("what", choices=BENCHES, help="; ".join(f"{name}: {text}" for name, text in BENCHES.items()))
+    config(benched, required=True)
+    benched.add_argument("--batch-size", type=int, metavar="N", help="the configuration's if not given")
+    benched.add_argument("--repeats", type=int, default=10, metavar="N", help="of which the median counts (10)")
+    benched.add_argument("--synthetic", action="store_true", help="on noise of the configuration's shapes: needs no data and no TensorFlow")
+    benched.add_argument("--baseline", action="store_true", help="step, input: the official recipe's form as well, in turns, and the ratio")
+    benched.add_argument("--peer", choices=("lightly",), help="step, input: lightly's BYOL in PyTorch as well (extra lightly), in turns")
+    benched.add_argument("--json", metavar="FILE.jsonl", help="add a line with all of it to this file")
+
+
+def config(group: argparse._ActionsContainer, **options: Any) -> None:
+    group.add_argument("--config", metavar="FILE.py[:VARIANT]", help="config file, such as configs/digits.py", **options)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ from byol_jax.train.hooks import Evaluation
 
 def held_out_loss(
     method: Byol,
-    batches: Callable[..., Any],
+    read: Callable[..., Any],
+    data: Any,
     augment: Callable[..., Any],
     *,
     examples: int,
@@ -33,17 +34,21 @@ def held_out_loss(
     """The hook that finds "held_out_loss", the mean over the same views of the same batches each time; none if one of the numbers is 0.
 
     Args:
-      batches: makes the batches of held-out examples, as ``data.train_batches`` without its sizes.
+      read: makes the training batches of a source; data: the held-out examples.
       examples: how many are looked at, rounded to whole batches; one batch at least.
+
+    Raises:
+      ValueError: there is no data.
     """
     if not every_steps or not examples:
         return []
+    if data is None:
+        raise ValueError(f"held_out_examples = {examples}: needs test_data, whose loss is measured; or 0")
     measure = jax.jit(make_metrics(method, augment=augment, key=jax.random.key(seed), mesh=mesh))
     count = max(round(examples / batch_size), 1)
 
     def look(state: ByolState) -> dict[str, float]:
-        made = batches(batch_size=batch_size, seed=seed, shard=Shard(*parallel.process_shard()))
-        with contextlib.closing(made) as stream:
+        with contextlib.closing(read(data, shard=Shard(*parallel.process_shard()))) as stream:
             losses = [float(measure(state, parallel.to_global(next(stream), mesh))["loss"]) for _ in range(count)]
         return {"held_out_loss": float(np.mean(losses))}
 

@@ -11,7 +11,6 @@ from typing import Any
 import optax
 from jax.sharding import Mesh
 
-from byol_jax import parallel
 from byol_jax.augment import Recipe
 from byol_jax.data.pipeline import index_batches, train_batches
 from byol_jax.evaluate.encoder import Encoder
@@ -101,18 +100,16 @@ def pretrain(
       data_on_device: images in memory are uploaded once, split over the devices; the host sends indices only. Ends with the same bits.
       shard_state: between two steps each device holds a share of the weights, the target's and the optimizer's state, not all of them.
         It ends as without, but for rounding; of several processes all must then call ``Run.encoder`` together.
-      test_data: labelled; k-NN accuracy (``knn_k`` neighbours, temperature 0.07) is measured on it ``evaluate_every_epochs``
+      test_data: if labelled, k-NN accuracy (``knn_k`` neighbours, temperature 0.07) is measured on it ``evaluate_every_epochs``
         (None: ten times a run, 0: never). Neighbours, and RankMe, come from ``monitor_examples`` spread evenly over
-        ``monitor_data`` (None: ``data``; give another where that has no labels). Without labels there is no k-NN accuracy.
-      held_out_examples: of ``test_data``, whose loss is measured as training measures its own ("held_out_loss"), as often.
+        ``monitor_data`` (None: ``data``; give another where that has no labels). Of ``held_out_examples`` of it the loss is measured too.
       log_every, checkpoint_every: in steps; ``keep`` checkpoints stay, and the one of the best k-NN accuracy.
       start_from: variables of the encoder, {"params"[, "batch_stats"]}, that a fresh run starts from in both networks; None: random ones.
       writers: "terminal", "jsonl", "tensorboard", "wandb", or hooks of your own; note: plain data to travel with each checkpoint.
 
     Raises ValueError for settings that do not fit each other, and its subclasses ``Diverged`` and ``CheckpointError``, see ``fit``.
     """
-    mesh = parallel.data_mesh() if mesh is None else mesh
-    parallel.check_batch(batch_size, mesh, accumulate)
+    mesh = start.fitting_mesh(mesh, batch_size, accumulate)
     steps = start.length(steps, epochs, len(data), batch_size)
     recipe, augment = start.augmentation(views, eval_views, augment_on)
     tx, schedules = start.optimization(optimizer, learning_rate, steps, batch_size, len(data))
@@ -121,23 +118,19 @@ def pretrain(
     made_of: dict[str, Any] = {"ema": ema, "augment": augment, "seed": seed, "mesh": mesh, "accumulate": accumulate, "log": schedules}
     init_key, jitted = start.training_step(method, tx, held=held, shard_state=shard_state, **made_of)
     facts, folder = start.facts(seed, batch_size, steps, data, note), None if workdir is None else run_folder(workdir)
-    every = start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size)
+    when = {"every_steps": start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size), "steps": steps}
     known = data if monitor_data is None else monitor_data
-    look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, every_steps=every, steps=steps)
-    if held_out_examples:
-        unseen = functools.partial(train_batches, test_data, views, augment_on=augment_on, max_bad_share=max_bad_share)
-        sizes: dict[str, Any] = {"examples": held_out_examples, "batch_size": batch_size, "seed": seed, "mesh": mesh}
-        look += held_out_loss(method, unseen, augment, **sizes, every_steps=every, steps=steps)
+    look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, **when)
+    sizes: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
+    read = functools.partial(train_batches, views=views, augment_on=augment_on, max_bad_share=max_bad_share, **sizes)
+    look += held_out_loss(method, read, test_data, augment, examples=held_out_examples, mesh=mesh, **sizes, **when)
     checkpoints = start.open_checkpoints(folder, every_steps=checkpoint_every, keep=keep, known=facts)
-    from_host = functools.partial(train_batches, data, views, augment_on=augment_on, max_bad_share=max_bad_share)
-    made = functools.partial(functools.partial(index_batches, data) if held else from_host, batch_size=batch_size, seed=seed)
-    before = start.metrics_so_far(folder)
+    made = functools.partial(index_batches, data, **sizes) if held else functools.partial(read, data)
     with start.Stream(made, (checkpoints.latest_step() or 0) if checkpoints else 0) as stream:
         shapes = resident.seen(held, stream.shapes(batch_size))
         state = start.begin(method, tx, init_key, stream, shapes, augment, mesh, checkpoints, shard_state, start_from)
         observers = [CollapseMonitor(), *make_writers(writers, workdir=folder, start_step=stream.start, steps=steps, run=facts)]
         settings: dict[str, Any] = {"start_step": stream.start, "steps": steps, "mesh": mesh, "log_every": log_every}
-        hooks = [*look, *observers]
-        fitted = fit(state, jitted, stream, hooks=hooks, checkpoints=checkpoints, batch_size=batch_size, **settings)
+        fitted = fit(state, jitted, stream, hooks=[*look, *observers], checkpoints=checkpoints, batch_size=batch_size, **settings)
     start.leave_if_interrupted(fitted)
-    return Run(fitted.state, method, recipe, folder, fitted.done, {**before, **fitted.metrics})
+    return Run(fitted.state, method, recipe, folder, fitted.done, {**start.metrics_so_far(folder), **fitted.metrics})

@@ -30,6 +30,13 @@ _LOG = logging.getLogger("byol_jax.train")
 PAPER_BASE_RATE, PAPER_WARMUP_EPOCHS = 0.2, 10  # section 3.3, 1000 epochs
 
 
+def fitting_mesh(mesh: Mesh | None, batch_size: int, accumulate: int) -> Mesh:
+    """The mesh, or one of all devices. Raises ValueError for a batch that it cannot share."""
+    mesh = parallel.data_mesh() if mesh is None else mesh
+    parallel.check_batch(batch_size, mesh, accumulate)
+    return mesh
+
+
 def length(steps: int | None, epochs: float | None, examples: int, batch_size: int) -> int:
     """Steps of the run: given, or whole batches in that many epochs."""
     if (steps is None) == (epochs is None):
