@@ -88,13 +88,12 @@ def pretrain(
     """Trains, going on with whatever stands in ``workdir``: killed and called again, the run ends as if nothing had happened.
 
     Args:
-      views: a recipe, or your own ``fn(example, seed) -> {"view1", "view2"}`` of tensors, given to the network as they are
-        (then ``eval_views`` says how evaluation prepares an example).
+      views: a recipe, or your own ``fn(example, seed) -> {"view1", "view2"}`` of tensors for the network; ``eval_views`` for evaluation.
       batch_size: of the global batch, over all processes; ``steps`` or ``epochs`` * len(data) // batch_size of them are taken.
       optimizer: over {"online": params, "probe": params}; None: the paper's LARS (section 3.3), weight decay 1.5e-6, linear warm-up
         of 10 epochs or a tenth of the run if that is less, cosine to 0; ``learning_rate`` is its base rate for batch 256 (0.2), or a
         schedule. Beside an ``optimizer`` of your own ``learning_rate`` may only be a schedule, and is only logged.
-      tau: the target's decay at the start, rising to 1 by a cosine (section 3.3); or a schedule.
+      tau: the target's decay at the start, rising to 1 by a cosine; or a schedule. start_from: variables of the encoder to start from.
       workdir: for checkpoints and metrics, also gs://bucket/run; None keeps none. With it, SIGTERM and Ctrl-C save and exit with code 0.
       augment_on, max_bad_share: see ``byol_jax.data.pipeline.train_batches``; accumulate: micro-batches in a step.
       data_on_device: images in memory are uploaded once, split over the devices; the host sends indices only. Ends with the same bits.
@@ -104,7 +103,6 @@ def pretrain(
         (None: ten times a run, 0: never). Neighbours, and RankMe, come from ``monitor_examples`` spread evenly over
         ``monitor_data`` (None: ``data``; give another where that has no labels). Of ``held_out_examples`` of it the loss is measured too.
       log_every, checkpoint_every: in steps; ``keep`` checkpoints stay, and the one of the best k-NN accuracy.
-      start_from: variables of the encoder, {"params"[, "batch_stats"]}, that a fresh run starts from in both networks; None: random ones.
       writers: "terminal", "jsonl", "tensorboard", "wandb", or hooks of your own; note: plain data to travel with each checkpoint.
 
     Raises ValueError for settings that do not fit each other, and its subclasses ``Diverged`` and ``CheckpointError``, see ``fit``.
