@@ -3,7 +3,7 @@
 Command:  byol-jax pretrain --config configs/text.py --config.data.path=my/texts.txt --workdir runs/mine
           before it, once: byol-jax data tokenizer --config configs/text.py --config.data.path=my/texts.txt   (writes tokenizer.json here)
 Hardware: one GPU or TPU chip for a corpus of a million passages; a corpus of some thousand trains on two CPU cores.
-Expected: depends on the texts. Nothing was measured with these values; configs/text_brown.py is a smaller form that was.
+Expected: depends on the texts. Nothing was measured with these values; configs/text_small.py is a smaller form that was.
 """
 
 from __future__ import annotations
