@@ -35,6 +35,7 @@ WANDB = ["wandb>=0.19"]
 SAFETENSORS = ["safetensors>=0.5"]
 PARQUET = ["pyarrow>=17"]
 SEARCH = ["optuna>=4"]
+INDEX = ["usearch>=2.16"]
 TEXT = ["tokenizers>=0.21", *SAFETENSORS]
 TEST = ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"]
 
@@ -58,12 +59,13 @@ setup(
         "wandb": WANDB,
         "safetensors": SAFETENSORS,
         "text": TEXT,
+        "index": INDEX,  # experiments/faq_search
         "torch": ["torch>=2.4", *SAFETENSORS],
         "lightly": ["lightly>=1.5", "torch>=2.4", "torchvision>=0.19"],  # the peer of `byol-jax bench --peer lightly`
         "parquet": PARQUET,
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24"],
         "search": SEARCH,
-        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET, *SEARCH, *TEXT],
+        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET, *SEARCH, *TEXT, *INDEX],
     },
     entry_points={"console_scripts": ["byol-jax = byol_jax.cli:main"]},
 )

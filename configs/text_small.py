@@ -1,6 +1,7 @@
-"""BYOL from scratch on small English corpora: passages of the Brown corpus, mails (spam), news (lee); and from MiniLM's weights (minilm).
+"""BYOL from scratch on small English corpora: passages of the Brown corpus, mails (spam), news (lee), a service desk's
+answers (faq); and from MiniLM's weights (minilm).
 
-Command:  byol-jax pretrain --config configs/text_small.py --workdir runs/brown        (or configs/text_small.py:spam, :lee, :minilm)
+Command:  byol-jax pretrain --config configs/text_small.py --workdir runs/brown        (or configs/text_small.py:spam, :lee, :faq, :minilm)
           before it, once: experiments/text_brown (text_spam, text_lee) says how to get the corpus, then
           byol-jax data tokenizer --config configs/text_small.py
 Hardware: 2 CPU cores, minutes.
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 
 from byol_jax import config as cfg
 
-VARIANTS = ["spam", "lee", "minilm"]
+VARIANTS = ["spam", "lee", "minilm", "faq"]
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -36,10 +37,14 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.data.test_path = f"runs/data/{variant or 'brown'}/test.jsonl"
         config.evaluation.held_out_examples = 512
     else:
-        corpus(config, "lee", "txt")
+        corpus(config, "faq" if variant == "faq" else "lee", "txt")
         config.batch_size, config.epochs, config.optimizer.learning_rate = 50, 100, 5e-3
     if variant == "spam":
         config.epochs = 10
+    if variant == "faq":  # questions of some 20 tokens, answers of any length
+        config.batch_size, config.epochs, config.text.length = 128, 40, 48
+        for view in (config.text.view1, config.text.view2):
+            view.update(span=(0.4, 0.9), delete=0.1)
     if variant == "minilm":
         config.batch_size, config.epochs, config.method.tau = 32, 4, 0.999
         config.encoder.update(name="huggingface", path="model")
