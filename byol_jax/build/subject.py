@@ -66,5 +66,11 @@ class Subject:
         found: dict[str, evaluate.Embed] = {
             name: evaluate.SentenceEncoder(one, words) for name, one in {BYOL: self.encoder, **self.before()}.items()
         }
-        known = getattr(objects.train_source(self.spec), "texts", None) or []
-        return {**found, "TF-IDF": evaluate.TfIdf([*known, *judged])}
+        return {**found, "TF-IDF": evaluate.TfIdf([*self._training_texts(), *judged])}
+
+    def _training_texts(self) -> list[str]:
+        try:
+            return getattr(objects.train_source(self.spec), "texts", None) or []
+        except ValueError as error:
+            LOG.warning("TF-IDF learns from the judged texts alone: %s", error)
+            return []

@@ -65,14 +65,8 @@ def encoder(spec: Spec) -> nn.Module:
     """The Transformer that reads this tokenizer's ids."""
     chosen, own = spec.encoder, spec.encoder.transformer
     words = tokenizer(spec)
-    options: dict[str, Any] = {
-        "pooling": own.pooling,
-        "dropout": own.dropout,
-        "attention_dropout": own.attention_dropout,
-        "dtype": jnp.dtype(chosen.dtype),
-        "remat": chosen.remat,
-        "scan": own.scan,
-    }
+    options: dict[str, Any] = {"dtype": jnp.dtype(chosen.dtype), "remat": chosen.remat, "scan": own.scan}
+    options |= {name: value for name in ("pooling", "dropout", "attention_dropout") if (value := getattr(own, name)) is not None}
     if chosen.name == "huggingface":
         fields = huggingface.fields(str(chosen.path))
         _check_words(words, fields["vocab"], fields["pad"], fields["positions"] - fields["first_position"], spec)

@@ -107,16 +107,19 @@ class TextSpec(_TextFiles):
 
 @dataclass(frozen=True)
 class TransformerSpec:
-    """What an encoder of texts is made of; sizes are those of its name, but for "transformer", which has your own."""
+    """What an encoder of texts is made of; sizes are those of its name, but for "transformer", which has your own.
+
+    None of pooling and dropouts: as the folder of "huggingface" says, else "mean" and 0.1.
+    """
 
     layers: int | None = ruled(None, at_least(1))
     hidden: int | None = ruled(None, at_least(1))
     heads: int | None = ruled(None, at_least(1))
     mlp: int | None = ruled(None, at_least(1))
     positions: int = ruled(512, at_least(1))  # the longest text that it can read
-    pooling: Literal["mean", "cls", "attention"] = "mean"
-    dropout: float = ruled(0.1, between(0, 0.9))  # tells the two views apart where they hold the same tokens
-    attention_dropout: float = ruled(0.1, between(0, 0.9))
+    pooling: Literal["mean", "cls", "attention"] | None = None
+    dropout: float | None = ruled(None, between(0, 0.9))  # tells the two views apart where they hold the same tokens
+    attention_dropout: float | None = ruled(None, between(0, 0.9))
     scan: bool = False  # one compiled layer for all of them: compiles faster
 
 

@@ -38,8 +38,10 @@ class Reading:
 
 
 def of(source: Source) -> Reading:
-    """The kind of a source's examples."""
-    return _READINGS[content_of(source)]
+    """The kind of a source's examples. Raises ValueError for a kind that is not known."""
+    if (content := content_of(source)) not in _READINGS:
+        raise ValueError(f"source: {type(source).__name__}.content = {content!r} is not one of {list(_READINGS)}")
+    return _READINGS[content]
 
 
 def _load_tokens(source: Source, crop: None) -> Callable[[int], tuple[fetch.Packed, int]]:
