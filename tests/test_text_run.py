@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from byol_jax import build, cli
 from byol_jax import config as cfg
+from byol_jax.build.subject import Subject
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.evaluate import Encoder, SentenceEncoder
 from byol_jax.train import Hook
@@ -163,6 +165,25 @@ def test_the_run_outlives_its_tokenizer_file_but_takes_no_other(folder: Path, tm
     assert "is not the tokenizer that the run was begun with" in capsys.readouterr().err
     spec = build.read_spec(folder / "run")
     assert spec.text.tokenizer == str(folder / "run" / "tokenizer.json")
+
+
+def test_exported_a_new_run_starts_from_it_and_outlives_the_folder(folder: Path, tmp_path: Path) -> None:
+    model, workdir = tmp_path / "model", tmp_path / "run"
+    assert run("export", "--workdir", f"{folder}/run", "--to", "huggingface", "--output", str(model)) == 0
+    changes = ["encoder.name=huggingface", f"encoder.path={model}", "text.tokenizer=None", "steps=1", "encoder.transformer.positions=512"]
+    changes += [f"encoder.transformer.{name}=None" for name in ("layers", "hidden", "heads", "mlp")]
+    flags = [f"--config.{change}" for change in changes]
+    assert run("pretrain", "--config", f"{folder}/tiny.py", "--workdir", str(workdir), *flags) == 0
+    first, texts = build.load_sentence_encoder(folder / "run"), ["river stone", "market letter paper"]
+    spec = build.read_spec(workdir)
+    (name, before), *_ = Subject(spec, build.load_encoder(workdir), workdir).before().items()
+    assert name == "before BYOL"
+    np.testing.assert_allclose(SentenceEncoder(before, first.tokenizer)(texts), first(texts), atol=1e-5)
+    after = build.load_sentence_encoder(workdir)(texts)
+    assert np.abs(after - first(texts)).max() > 1e-4
+    shutil.rmtree(model)
+    np.testing.assert_array_equal(build.load_sentence_encoder(workdir)(texts), after)
+    assert not Subject(build.read_spec(workdir), build.load_encoder(workdir), workdir).before()
 
 
 @pytest.mark.parametrize(
