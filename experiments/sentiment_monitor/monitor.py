@@ -1,0 +1,167 @@
+"""Watches the mood of a stream of tweets: a linear classifier on frozen embeddings, counts by week and author, and surges of the negative.
+
+    python -m experiments.sentiment_monitor.monitor runs/tweets runs/data/tweets
+
+Measures the classifier on judged tweets beside the same encoder untrained and TF-IDF; classifies the stream by BYOL's; tests each window
+by the rule that surge.py states; writes evaluation/sentiment.csv (every window), sentiment.png and sentiment.json into the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from pathlib import Path
+
+import jax
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+import byol_jax as byol
+from byol_jax import build
+from byol_jax.evaluate import Embed, Features, LinearResult, SentenceEncoder, TfIdf, compared, linear_features, save
+from byol_jax.evaluate.baselines import WORDS
+from byol_jax.evaluate.embedded import embedded
+from byol_jax.evaluate.linear import fit, logits_of, standardised
+from byol_jax.report.plots import COLOURS, SAME, STYLE
+from experiments.sentiment_monitor import surge
+from experiments.sentiment_monitor.prepare import SENTIMENTS
+
+PENALTIES = tuple(float(value) for value in np.logspace(-1, 4, 6))
+SHOWN = 3  # texts of a surge
+
+Row = dict[str, str]
+Classify = Callable[[Sequence[str]], np.ndarray]
+"""N texts -> probabilities [N, 3] of the sentiments."""
+
+
+def rows(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def features(embed: Embed, judged: Sequence[Row]) -> Features:
+    label = np.array([SENTIMENTS.index(row["label"]) for row in judged], np.int32)
+    return Features(embedded(embed, [row["text"] for row in judged]), label)
+
+
+def classifier(embed: Embed, train: Features, l2: float) -> Classify:
+    """Logistic regression on standardised embeddings, as ``linear_features`` measures it."""
+    learned = fit(*standardised(train, train), l2, len(SENTIMENTS))
+
+    def classify(texts: Sequence[str]) -> np.ndarray:
+        found = Features(embedded(embed, texts), np.full(len(texts), -1, np.int32))
+        return np.asarray(jax.nn.softmax(logits_of(learned, standardised(train, found)[0].embedding)))
+
+    return classify
+
+
+def measure(workdir: Path, data: Path) -> Classify:
+    """Prints accuracy and macro F1 of BYOL, of the same encoder untrained, and of TF-IDF; returns BYOL's classifier."""
+    train, test = rows(data / "train.jsonl"), rows(data / "test.jsonl")
+    encoder, spec = byol.load_sentence_encoder(workdir), build.read_spec(workdir)
+    untrained = byol.Encoder.untrained(build.encoder(spec), encoder.encoder.views, seed=spec.seed)
+    words = TfIdf((data / "train.txt").read_text(encoding="utf-8").splitlines(), max_features=WORDS)
+    own = features(encoder, train)
+    results: dict[str, LinearResult] = {"BYOL": linear_features(own, features(encoder, test), l2=PENALTIES)}
+    before = SentenceEncoder(untrained, encoder.tokenizer)
+    results["untrained"] = linear_features(features(before, train), features(before, test), l2=PENALTIES)
+    # Words are weighted by their rarity already; to standardise them would undo it.
+    results["TF-IDF"] = linear_features(features(words, train), features(words, test), l2=PENALTIES, standardise=False)
+    result = compared(results["BYOL"].rows()[0], results)
+    print(result.table())
+    save(workdir, "sentiment_classifier", result)
+    return classifier(encoder, own, results["BYOL"].choice)
+
+
+def watch(workdir: Path, stream: Sequence[Row], classify: Classify, rule: surge.Rule) -> list[surge.Window]:
+    """Classifies the stream, prints its surges with their most negative texts, and writes table and plot."""
+    probability = classify([row["text"] for row in stream])
+    negative = probability.argmax(1) == SENTIMENTS.index("negative")
+    day = [datetime.fromisoformat(row["time"]).date() for row in stream]
+    counts = surge.counted(day, [row["topic"] for row in stream], negative.tolist(), rule.days)
+    windows = surge.judged(counts, rule)
+    tested, alarms = sum(window.p_value is not None for window in windows), surge.false_alarms(counts, rule)
+    print(f"\n{len(stream):,} texts, {100 * negative.mean():.1f} % negative; {tested} of {len(windows)} windows tested")
+    print(f"Had nothing changed, {100 * alarms:.1f} % of such streams would raise an alarm (bound: {100 * rule.alpha:g} %)\n")
+    surges = [window for window in windows if window.surge]
+    for window in surges:
+        print(
+            f"{window.start} {window.topic}: {window.negative} of {window.texts} negative, {100 * (window.base or 0):.1f} % before", end=""
+        )
+        print(f" (p = {window.p_value:.1e})")
+        for text in worst(stream, day, probability, window, rule):
+            print(f"    {text}")
+    print("" if surges else "no surge")
+    out = workdir / "evaluation"
+    out.mkdir(exist_ok=True)
+    table(out / "sentiment.csv", windows)
+    plot(windows, rule).savefig(out / "sentiment.png", dpi=150)
+    kept = {
+        "rule": dataclasses.asdict(rule),
+        "tests": tested,
+        "false_alarms": alarms,
+        "surges": [dataclasses.asdict(one) for one in surges],
+    }
+    (out / "sentiment.json").write_text(json.dumps(kept, indent=1, default=str) + "\n", encoding="utf-8")
+    return windows
+
+
+def worst(stream: Sequence[Row], day: Sequence[date], probability: np.ndarray, window: surge.Window, rule: surge.Rule) -> list[str]:
+    """The texts of a window that are most surely negative, the surest first."""
+    inside = [i for i, row in enumerate(stream) if row["topic"] == window.topic and surge.start_of(day[i], rule.days) == window.start]
+    inside.sort(key=lambda i: -float(probability[i, SENTIMENTS.index("negative")]))
+    return [stream[i]["text"] for i in inside[:SHOWN]]
+
+
+def table(path: Path, windows: Sequence[surge.Window]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as opened:
+        names = [field.name for field in dataclasses.fields(surge.Window)]
+        writer = csv.DictWriter(opened, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(dataclasses.asdict(window) for window in windows)
+
+
+def plot(windows: Sequence[surge.Window], rule: surge.Rule) -> Figure:
+    """A panel a topic: the negative share of each window, that before it, and the surges."""
+    topics = sorted({window.topic for window in windows})
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 2.9 * len(topics)), layout="constrained")
+        for ax, topic in zip(figure.subplots(len(topics), sharex=True, squeeze=False)[:, 0], topics, strict=True):
+            shown = [window for window in windows if window.topic == topic and window.texts]
+            share = [window.negative / window.texts for window in shown]
+            start = [window.start for window in shown]
+            ax.plot(start, share, color=SAME, marker="o", markersize=3.5, label="negative share")
+            base = [float("nan") if window.base is None else window.base for window in shown]
+            ax.plot(start, base, color=COLOURS[3], linestyle="--", label=f"share in the {rule.before} windows before")
+            risen = [(at, value) for at, value, window in zip(start, share, shown, strict=True) if window.surge]
+            ax.plot(*np.array(risen, object).reshape(-1, 2).T, "^", color=COLOURS[2], markersize=9, label="surge")
+            ax.set(title=topic, ylabel="negative texts", ylim=(0, None))
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            ax.legend(loc="upper left", ncols=3, fontsize=9)
+        ax.set_xlabel(f"window of {rule.days} days, by its first day")
+        figure.autofmt_xdate()
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--days", type=int, default=7, help="of a window")
+    parser.add_argument("--before", type=int, default=4, help="windows that one is set against")
+    parser.add_argument("--alpha", type=float, default=0.05, help="largest chance of any false alarm")
+    args = parser.parse_args(arguments)
+    try:
+        rule = surge.Rule(args.days, args.before, alpha=args.alpha)
+    except ValueError as error:
+        raise SystemExit(f"--{error}") from None
+    watch(args.workdir, rows(args.data / "stream.jsonl"), measure(args.workdir, args.data), rule)
+
+
+if __name__ == "__main__":
+    main()
