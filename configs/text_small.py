@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from byol_jax import config as cfg
 
 VARIANTS = ["spam", "lee", "minilm", "faq", "tweets", "movies"]
-LINES = {"lee": "lee", "minilm": "lee", "faq": "faq", "tweets": "tweets", "movies": "movies"}  # variant -> folder of its train.txt
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -39,7 +38,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.data.test_path = f"runs/data/{variant or 'brown'}/test.jsonl"
         config.evaluation.held_out_examples = 512
     else:
-        corpus(config, LINES[variant], "txt")
+        corpus(config, "lee" if variant == "minilm" else variant, "txt")
     if variant in ("lee", "minilm", "faq"):
         config.batch_size, config.epochs, config.optimizer.learning_rate = 50, 100, 5e-3
     if variant == "spam":
@@ -48,8 +47,10 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.batch_size, config.epochs, config.text.length = 128, 40, 48
         for view in (config.text.view1, config.text.view2):
             view.update(span=(0.4, 0.9), delete=0.1)
-    if variant in ("tweets", "movies"):
-        short(config, *((32, 8, (0.5, 0.9)) if variant == "tweets" else (64, 15, (0.3, 0.7))))
+    if variant == "tweets":
+        short(config, 48, epochs=4, span=(0.5, 0.9))
+    if variant == "movies":
+        short(config, 64, epochs=8, span=(0.3, 0.7))
     if variant == "minilm":
         config.batch_size, config.epochs, config.method.tau = 32, 4, 0.999
         config.encoder.update(name="huggingface", path="model")
@@ -58,7 +59,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     return config
 
 
-def short(config: ConfigDict, length: int, epochs: int, span: tuple[float, float]) -> None:
+def short(config: ConfigDict, length: int, *, epochs: int, span: tuple[float, float]) -> None:
     """Texts of a line or two, some ten thousand of them."""
     config.epochs, config.text.length = epochs, length
     config.optimizer.warmup_epochs = 1

@@ -122,17 +122,38 @@ def test_false_alarms_keep_the_bound_and_are_counted() -> None:
     assert surge.false_alarms({"a": counts_of([10] * 30), "b": counts_of([25] * 30)}, surge.Rule()) <= 0.05
 
 
+def letters(texts: Sequence[str]) -> np.ndarray:
+    return np.array([[text.count(letter) for letter in "abc"] for text in texts], np.float32)
+
+
+def test_what_a_classifier_lets_the_rule_find() -> None:
+    rule = surge.Rule()
+    sharp, blunt, blind = (surge.detected(*rates, rule, tests=56) for rates in ((1.0, 0.0), (0.7, 0.2), (0.4, 0.4)))
+    assert sharp > 0.9 > blunt > 0.2 > blind
+    assert blind <= rule.alpha / 56 + 0.002  # nothing to see: false alarms alone
+    one_text = surge.Rule(before=1, fewest=1, alpha=0.5)  # surely 0 of 1 before and 1 of 1 now: p = 1 / 2
+    assert surge.detected(1.0, 0.0, one_text, tests=1, texts=1, base=0.0, risen=1.0) == 1
+    assert surge.detected(1.0, 0.0, one_text, tests=2, texts=1, base=0.0, risen=1.0) == 0
+
+
+def test_the_measured_classifier() -> None:
+    """Two negative tweets of three are seen, and one other of two is called negative."""
+    words = {"negative": "a", "neutral": "b", "positive": "c"}
+    train = [{"text": word * n, "label": label} for label, word in words.items() for n in range(1, 11)]
+    test = [{"text": text, "label": label} for text, label in [("a", "negative"), ("aa", "negative"), ("b", "negative"), ("a", "neutral")]]
+    for standardise in (True, False):
+        found = monitor.measured(letters, train, [*test, {"text": "c", "label": "positive"}], standardise=standardise)
+        assert (found.hit, found.false, found.result.top1) == (pytest.approx(2 / 3), 0.5, pytest.approx(3 / 5))
+
+
 @pytest.mark.parametrize(("changes", "said"), [({"before": 0}, "before=0"), ({"days": 0}, "days=0"), ({"alpha": 1.0}, "alpha=1")])
 def test_a_rule_out_of_range(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         surge.Rule(**changes)
 
 
-def letters(texts: Sequence[str]) -> np.ndarray:
-    return np.array([[text.count(letter) for letter in "abc"] for text in texts], np.float32)
-
-
 def test_the_classifier_and_what_the_command_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "flat").mkdir()
     words = {"negative": "a", "neutral": "b", "positive": "c"}
     train = monitor.features(letters, [{"text": word * n, "label": label} for label, word in words.items() for n in (1, 2)])
     classify = monitor.classifier(letters, train, 0.01)
@@ -142,12 +163,15 @@ def test_the_classifier_and_what_the_command_writes(tmp_path: Path, capsys: pyte
         for week in range(6)
         for i in range(30)
     ]
-    windows = monitor.watch(tmp_path, stream, classify, surge.Rule())
+    windows = monitor.watch(tmp_path, stream, classify, surge.Rule(), {"people": (1.0, 0.0)})
     assert [window.negative for window in windows] == [3, 3, 3, 3, 3, 24]
     out = capsys.readouterr().out
     assert "180 texts, 21.7 % negative; 2 of 6 windows tested" in out
     assert f"{MONDAY + timedelta(35)} x: 24 of 30 negative, 10.0 % before" in out
     assert "\n    aa\n" in out
+    assert "as seen by people, would be found in" in out
+    monitor.watch(tmp_path / "flat", stream[:150], classify, surge.Rule(), {})
+    assert f"no surge; nearest to one: {MONDAY + timedelta(28)} x: 3 of 30 negative, 10.0 % before" in capsys.readouterr().out
     with (tmp_path / "evaluation" / "sentiment.csv").open() as opened:
         table = list(csv.DictReader(opened))
     assert [row["surge"] for row in table] == ["False"] * 5 + ["True"]

@@ -124,8 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
     known = films(args.films)
     catalogue, same = items(args.ratings / "ml-100k.item", known)
     rated: dict[int, dict[str, tuple[float, str, float]]] = defaultdict(dict)
-    for user, film, stars, time in table(args.ratings / "ml-100k.inter", "user_id item_id rating timestamp"):
-        rated[int(user)].setdefault(same[film], (float(time), same[film], float(stars)))
+    for number, film, stars, time in table(args.ratings / "ml-100k.inter", "user_id item_id rating timestamp"):
+        rated[int(number)].setdefault(same[film], (float(time), same[film], float(stars)))
     train, test = [], []
     for user, ratings in sorted(rated.items()):
         before, last = held_out(list(ratings.values()))

@@ -3,7 +3,8 @@
     python -m experiments.sentiment_monitor.monitor runs/tweets runs/data/tweets
 
 Measures the classifier on judged tweets beside the same encoder untrained and TF-IDF; classifies the stream by BYOL's; tests each window
-by the rule that surge.py states; writes evaluation/sentiment.csv (every window), sentiment.png and sentiment.json into the run.
+by the rule that surge.py states, and says how often that rule is wrong and what it would find; writes evaluation/sentiment.csv (every
+window), sentiment.png and sentiment.json into the run.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import argparse
 import csv
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
@@ -32,7 +34,8 @@ from byol_jax.report.plots import COLOURS, SAME, STYLE
 from experiments.sentiment_monitor import surge
 from experiments.sentiment_monitor.prepare import SENTIMENTS
 
-PENALTIES = tuple(float(value) for value in np.logspace(-1, 4, 6))
+PENALTIES = tuple(float(value) for value in np.logspace(-1, 3, 5))
+NEGATIVE = SENTIMENTS.index("negative")
 SHOWN = 3  # texts of a surge
 
 Row = dict[str, str]
@@ -49,72 +52,99 @@ def features(embed: Embed, judged: Sequence[Row]) -> Features:
     return Features(embedded(embed, [row["text"] for row in judged]), label)
 
 
-def classifier(embed: Embed, train: Features, l2: float) -> Classify:
-    """Logistic regression on standardised embeddings, as ``linear_features`` measures it."""
-    learned = fit(*standardised(train, train), l2, len(SENTIMENTS))
+def classifier(embed: Embed, train: Features, l2: float, *, standardise: bool = True) -> Classify:
+    """Logistic regression on embeddings, as ``linear_features`` measures it."""
+    learned = fit(standardised(train, train)[0] if standardise else train, l2, len(SENTIMENTS))
 
     def classify(texts: Sequence[str]) -> np.ndarray:
         found = Features(embedded(embed, texts), np.full(len(texts), -1, np.int32))
-        return np.asarray(jax.nn.softmax(logits_of(learned, standardised(train, found)[0].embedding)))
+        found = standardised(train, found)[0] if standardise else found
+        return np.asarray(jax.nn.softmax(logits_of(learned, found.embedding)))
 
     return classify
 
 
-def measure(workdir: Path, data: Path) -> Classify:
-    """Prints accuracy and macro F1 of BYOL, of the same encoder untrained, and of TF-IDF; returns BYOL's classifier."""
+@dataclass(frozen=True)
+class Measured:
+    """A classifier, how good it is, and the shares of the negative tweets (``hit``) and of the others (``false``) it calls negative."""
+
+    classify: Classify
+    result: LinearResult
+    hit: float
+    false: float
+
+
+def measured(embed: Embed, train: Sequence[Row], test: Sequence[Row], *, standardise: bool = True) -> Measured:
+    own, judged = features(embed, train), features(embed, test)
+    result = linear_features(own, judged, l2=PENALTIES, standardise=standardise)
+    classify = classifier(embed, own, result.choice, standardise=standardise)
+    called = classify([row["text"] for row in test]).argmax(1) == NEGATIVE
+    return Measured(classify, result, float(called[judged.label == NEGATIVE].mean()), float(called[judged.label != NEGATIVE].mean()))
+
+
+def measure(workdir: Path, data: Path) -> dict[str, Measured]:
+    """Prints accuracy and macro F1 of BYOL, of the same encoder untrained, and of TF-IDF."""
     train, test = rows(data / "train.jsonl"), rows(data / "test.jsonl")
     encoder, spec = byol.load_sentence_encoder(workdir), build.read_spec(workdir)
     untrained = byol.Encoder.untrained(build.encoder(spec), encoder.encoder.views, seed=spec.seed)
     words = TfIdf((data / "train.txt").read_text(encoding="utf-8").splitlines(), max_features=WORDS)
-    own = features(encoder, train)
-    results: dict[str, LinearResult] = {"BYOL": linear_features(own, features(encoder, test), l2=PENALTIES)}
-    before = SentenceEncoder(untrained, encoder.tokenizer)
-    results["untrained"] = linear_features(features(before, train), features(before, test), l2=PENALTIES)
-    # Words are weighted by their rarity already; to standardise them would undo it.
-    results["TF-IDF"] = linear_features(features(words, train), features(words, test), l2=PENALTIES, standardise=False)
-    result = compared(results["BYOL"].rows()[0], results)
+    found = {
+        "BYOL": measured(encoder, train, test),
+        "untrained": measured(SentenceEncoder(untrained, encoder.tokenizer), train, test),
+        # Words are weighted by their rarity already: to standardise them would undo it.
+        "TF-IDF": measured(words, train, test, standardise=False),
+    }
+    result = compared(found["BYOL"].result.rows()[0], {name: one.result for name, one in found.items()})
     print(result.table())
     save(workdir, "sentiment_classifier", result)
-    return classifier(encoder, own, results["BYOL"].choice)
+    return found
 
 
-def watch(workdir: Path, stream: Sequence[Row], classify: Classify, rule: surge.Rule) -> list[surge.Window]:
-    """Classifies the stream, prints its surges with their most negative texts, and writes table and plot."""
+def watch(
+    workdir: Path, stream: Sequence[Row], classify: Classify, rule: surge.Rule, rates: Mapping[str, tuple[float, float]]
+) -> list[surge.Window]:
+    """Classifies the stream, prints its surges with their most negative texts, and writes table and plot.
+
+    Args:
+      rates: by name of a classifier what ``surge.detected`` takes, ``hit`` and ``false``.
+    """
     probability = classify([row["text"] for row in stream])
-    negative = probability.argmax(1) == SENTIMENTS.index("negative")
+    negative = probability.argmax(1) == NEGATIVE
     day = [datetime.fromisoformat(row["time"]).date() for row in stream]
     counts = surge.counted(day, [row["topic"] for row in stream], negative.tolist(), rule.days)
     windows = surge.judged(counts, rule)
-    tested, alarms = sum(window.p_value is not None for window in windows), surge.false_alarms(counts, rule)
-    print(f"\n{len(stream):,} texts, {100 * negative.mean():.1f} % negative; {tested} of {len(windows)} windows tested")
-    print(f"Had nothing changed, {100 * alarms:.1f} % of such streams would raise an alarm (bound: {100 * rule.alpha:g} %)\n")
-    surges = [window for window in windows if window.surge]
+    tested = [window for window in windows if window.p_value is not None]
+    alarms = surge.false_alarms(counts, rule)
+    power = {name: surge.detected(*both, rule, tests=max(len(tested), 1)) for name, both in rates.items()}
+    print(f"\n{len(stream):,} texts, {100 * negative.mean():.1f} % negative; {len(tested)} of {len(windows)} windows tested")
+    print(f"Had nothing changed, {100 * alarms:.1f} % of such streams would raise an alarm (bound: {100 * rule.alpha:g} %)")
+    for name, share in power.items():
+        print(f"A rise from 20 to 50 negative texts in 100, as seen by {name}, would be found in {100 * share:.1f} % of cases")
+    surges = [window for window in tested if window.surge]
     for window in surges:
-        print(
-            f"{window.start} {window.topic}: {window.negative} of {window.texts} negative, {100 * (window.base or 0):.1f} % before", end=""
-        )
-        print(f" (p = {window.p_value:.1e})")
-        for text in worst(stream, day, probability, window, rule):
-            print(f"    {text}")
-    print("" if surges else "no surge")
+        print(f"\n{told(window)}", *worst(stream, day, probability, window, rule), sep="\n    ")
+    if tested and not surges:
+        print(f"\nno surge; nearest to one: {told(min(tested, key=lambda window: window.p_value or 0))}")
     out = workdir / "evaluation"
     out.mkdir(exist_ok=True)
     table(out / "sentiment.csv", windows)
     plot(windows, rule).savefig(out / "sentiment.png", dpi=150)
-    kept = {
-        "rule": dataclasses.asdict(rule),
-        "tests": tested,
-        "false_alarms": alarms,
-        "surges": [dataclasses.asdict(one) for one in surges],
-    }
+    kept = {"rule": dataclasses.asdict(rule), "tests": len(tested), "false_alarms": alarms, "detected": power}
+    kept["surges"] = [dataclasses.asdict(window) for window in surges]
     (out / "sentiment.json").write_text(json.dumps(kept, indent=1, default=str) + "\n", encoding="utf-8")
     return windows
+
+
+def told(window: surge.Window) -> str:
+    """A window that was tested, in a line."""
+    share = f"{window.negative} of {window.texts} negative, {100 * (window.base or 0):.1f} % before"
+    return f"{window.start} {window.topic}: {share} (p = {window.p_value:.1e})"
 
 
 def worst(stream: Sequence[Row], day: Sequence[date], probability: np.ndarray, window: surge.Window, rule: surge.Rule) -> list[str]:
     """The texts of a window that are most surely negative, the surest first."""
     inside = [i for i, row in enumerate(stream) if row["topic"] == window.topic and surge.start_of(day[i], rule.days) == window.start]
-    inside.sort(key=lambda i: -float(probability[i, SENTIMENTS.index("negative")]))
+    inside.sort(key=lambda i: -float(probability[i, NEGATIVE]))
     return [stream[i]["text"] for i in inside[:SHOWN]]
 
 
@@ -140,7 +170,7 @@ def plot(windows: Sequence[surge.Window], rule: surge.Rule) -> Figure:
             ax.plot(start, base, color=COLOURS[3], linestyle="--", label=f"share in the {rule.before} windows before")
             risen = [(at, value) for at, value, window in zip(start, share, shown, strict=True) if window.surge]
             ax.plot(*np.array(risen, object).reshape(-1, 2).T, "^", color=COLOURS[2], markersize=9, label="surge")
-            ax.set(title=topic, ylabel="negative texts", ylim=(0, None))
+            ax.set(title=topic, ylabel="negative texts", ylim=(0, 1.25 * max(share, default=1) or 1))
             ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             ax.legend(loc="upper left", ncols=3, fontsize=9)
         ax.set_xlabel(f"window of {rule.days} days, by its first day")
@@ -160,7 +190,9 @@ def main(arguments: list[str] | None = None) -> None:
         rule = surge.Rule(args.days, args.before, alpha=args.alpha)
     except ValueError as error:
         raise SystemExit(f"--{error}") from None
-    watch(args.workdir, rows(args.data / "stream.jsonl"), measure(args.workdir, args.data), rule)
+    found = measure(args.workdir, args.data)
+    rates = {name: (one.hit, one.false) for name, one in found.items()}
+    watch(args.workdir, rows(args.data / "stream.jsonl"), found["BYOL"].classify, rule, {**rates, "people": (1.0, 0.0)})
 
 
 if __name__ == "__main__":
