@@ -116,7 +116,8 @@ def watch(
     tested = [window for window in windows if window.p_value is not None]
     alarms = surge.false_alarms(counts, rule)
     power = {name: surge.detected(*both, rule, tests=max(len(tested), 1)) for name, both in rates.items()}
-    print(f"\n{len(stream):,} texts, {100 * negative.mean():.1f} % negative; {len(tested)} of {len(windows)} windows tested")
+    print(f"\n{len(stream):,} texts, {100 * negative.mean():.1f} % negative; {len(tested)} of {len(windows)} windows tested", end="")
+    print(f", a surge at p of {rule.alpha / max(len(tested), 1):.1e} or less")
     print(f"Had nothing changed, {100 * alarms:.1f} % of such streams would raise an alarm (bound: {100 * rule.alpha:g} %)")
     for name, share in power.items():
         print(f"A rise from 20 to 50 negative texts in 100, as seen by {name}, would be found in {100 * share:.1f} % of cases")
