@@ -59,7 +59,7 @@ setup(
         "wandb": WANDB,
         "safetensors": SAFETENSORS,
         "text": TEXT,
-        "index": INDEX,  # experiments/faq_search
+        "index": INDEX,  # experiments/faq_search, experiments/recommend
         "torch": ["torch>=2.4", *SAFETENSORS],
         "lightly": ["lightly>=1.5", "torch>=2.4", "torchvision>=0.19"],  # the peer of `byol-jax bench --peer lightly`
         "parquet": PARQUET,

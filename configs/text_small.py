@@ -1,8 +1,9 @@
 """BYOL from scratch on small English corpora: passages of the Brown corpus, mails (spam), news (lee), a service desk's
-answers (faq); and from MiniLM's weights (minilm).
+answers (faq), tweets (tweets), films by who made them (movies); and from MiniLM's weights (minilm).
 
-Command:  byol-jax pretrain --config configs/text_small.py --workdir runs/brown        (or configs/text_small.py:spam, :lee, :faq, :minilm)
-          before it, once: experiments/text_brown (text_spam, text_lee) says how to get the corpus, then
+Command:  byol-jax pretrain --config configs/text_small.py --workdir runs/brown        (or configs/text_small.py:spam, :lee, ...)
+          before it, once: experiments/text_brown (text_spam, text_lee, faq_search, sentiment_monitor, recommend) says how to get the
+          corpus, then
           byol-jax data tokenizer --config configs/text_small.py
 Hardware: 2 CPU cores, minutes.
 Expected: MEASURED
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from byol_jax import config as cfg
 
-VARIANTS = ["spam", "lee", "minilm", "faq"]
+VARIANTS = ["spam", "lee", "minilm", "faq", "tweets", "movies"]
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -37,7 +38,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.data.test_path = f"runs/data/{variant or 'brown'}/test.jsonl"
         config.evaluation.held_out_examples = 512
     else:
-        corpus(config, "faq" if variant == "faq" else "lee", "txt")
+        corpus(config, "lee" if variant == "minilm" else variant, "txt")
+    if variant in ("lee", "minilm", "faq"):
         config.batch_size, config.epochs, config.optimizer.learning_rate = 50, 100, 5e-3
     if variant == "spam":
         config.epochs = 10
@@ -45,12 +47,24 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.batch_size, config.epochs, config.text.length = 128, 40, 48
         for view in (config.text.view1, config.text.view2):
             view.update(span=(0.4, 0.9), delete=0.1)
+    if variant == "tweets":
+        short(config, 48, epochs=4, span=(0.5, 0.9))
+    if variant == "movies":
+        short(config, 64, epochs=8, span=(0.3, 0.7))
     if variant == "minilm":
         config.batch_size, config.epochs, config.method.tau = 32, 4, 0.999
         config.encoder.update(name="huggingface", path="model")
         config.text.update(tokenizer=None, length=128)
         config.optimizer.update(learning_rate=2e-4, warmup_epochs=1)
     return config
+
+
+def short(config: ConfigDict, length: int, *, epochs: int, span: tuple[float, float]) -> None:
+    """Texts of a line or two, some ten thousand of them."""
+    config.epochs, config.text.length = epochs, length
+    config.optimizer.warmup_epochs = 1
+    for view in (config.text.view1, config.text.view2):
+        view.update(span=span, delete=0.1)
 
 
 def corpus(config: ConfigDict, name: str, suffix: str) -> None:

@@ -24,7 +24,7 @@ VARIANTS = {
     ),
     "fashion_mnist": ["tfds"],
     "cifar10": ["e200", "small"],
-    "text_small": ["spam", "lee", "minilm", "faq"],
+    "text_small": ["spam", "lee", "minilm", "faq", "tweets", "movies"],
 }
 ALL = NAMES + [f"{name}:{variant}" for name, variants in VARIANTS.items() for variant in variants]
 TOP_LEVEL = set("seed batch_size epochs steps data views text encoder method optimizer checkpoint evaluation logging".split())  # noqa: SIM905
