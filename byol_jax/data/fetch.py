@@ -194,8 +194,8 @@ class Fetch:
             raise
 
     def _first_good(self, index: int, epoch: int) -> tuple[Packed, int, int]:
-        if self.stop.is_set():
-            raise RuntimeError(f"example {index} is no longer wanted")
+        if self.stop.is_set():  # nobody will see it; an error would be told by TensorFlow, in the last lines of a run that went well
+            return _NOTHING, -1, -1
         for candidate, load in self.find(index, epoch):
             if not self.census.is_bad(candidate):
                 try:

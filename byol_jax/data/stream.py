@@ -167,6 +167,8 @@ def _run(
         with get.remembering():
             for index, epoch in steps:
                 for some in (slice(start, start + AT_ONCE) for start in range(0, len(index), AT_ONCE)):
+                    if get.stop.is_set():
+                        return
                     yield index[some], epoch[some], order.example_seed(seed, epoch[some], index[some])
 
     def read(index: Any, epoch: Any, seed_pairs: Any) -> tuple[Any, ...]:
