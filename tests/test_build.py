@@ -197,7 +197,7 @@ def test_own_objects() -> None:
     assert build.byol(chosen).loss(None, None) == (0.0, {})
     assert build.training_views(chosen)({"image": 3}, 0) == {"view1": 3, "view2": 3}
     assert build.training_views(spec()) == views.imagenet(224)
-    assert "embedding: 6 numbers an image" in describe(chosen)
+    assert "embedding: 6 numbers an example" in describe(chosen)
 
 
 @pytest.mark.usefixtures("own")

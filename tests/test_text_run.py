@@ -84,7 +84,7 @@ def test_the_run_learns_measures_and_keeps_its_tokenizer(folder: Path) -> None:
 
 
 def test_stopped_and_begun_again_it_ends_bit_for_bit(folder: Path, tmp_path: Path) -> None:
-    spec = cfg.load(f"{folder}/tiny.py", [])
+    spec = cfg.load(f"{folder}/tiny.py", [("evaluation.every_epochs", "0")])  # which trains nothing, and takes long to compile
     with pytest.raises(KeyboardInterrupt):
         build.pretrain(spec, tmp_path / "run", hooks=[Stop(after=2)])
     build.pretrain(spec, tmp_path / "run")
@@ -170,7 +170,14 @@ def test_the_run_outlives_its_tokenizer_file_but_takes_no_other(folder: Path, tm
 def test_exported_a_new_run_starts_from_it_and_outlives_the_folder(folder: Path, tmp_path: Path) -> None:
     model, workdir = tmp_path / "model", tmp_path / "run"
     assert run("export", "--workdir", f"{folder}/run", "--to", "huggingface", "--output", str(model)) == 0
-    changes = ["encoder.name=huggingface", f"encoder.path={model}", "text.tokenizer=None", "steps=1", "encoder.transformer.positions=512"]
+    changes = [
+        "encoder.name=huggingface",
+        f"encoder.path={model}",
+        "text.tokenizer=None",
+        "steps=1",
+        "encoder.transformer.positions=512",
+        "evaluation.every_epochs=0",
+    ]
     changes += [f"encoder.transformer.{name}=None" for name in ("layers", "hidden", "heads", "mlp")]
     flags = [f"--config.{change}" for change in changes]
     assert run("pretrain", "--config", f"{folder}/tiny.py", "--workdir", str(workdir), *flags) == 0

@@ -68,12 +68,14 @@ def test_subfolders_are_classes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.labels, [0, 0, 1])
 
 
-@pytest.mark.parametrize(("suffix", "mark"), [("csv", ","), ("tsv", "\t")])
-def test_columns_of_a_table(tmp_path: Path, suffix: str, mark: str) -> None:
-    file = tmp_path / f"a.{suffix}"
-    file.write_text(mark.join(["id", "body", "kind"]) + "\n" + mark.join(["1", '"x, y\nz"', "b"]) + "\n" + mark.join(["2", "w", "a"]))
-    source = text_files(file, text="body", label="kind")
-    assert (source.texts, source.class_names) == (["x, y\nz", "w"], ["a", "b"])
+@pytest.mark.parametrize(
+    ("name", "rows", "first"),
+    [("a.csv", 'id,body,kind\n1,"x, y\nz",b\n2,w,a', "x, y\nz"), ("a.tsv", 'id\tbody\tkind\n1\t"x, y"\tb\n2\tw\ta', '"x, y"')],
+)
+def test_columns_of_a_table(tmp_path: Path, name: str, rows: str, first: str) -> None:
+    (tmp_path / name).write_text(rows)
+    source = text_files(tmp_path / name, text="body", label="kind")
+    assert (source.texts, source.class_names) == ([first, "w"], ["a", "b"])
     np.testing.assert_array_equal(source.labels, [1, 0])
 
 
@@ -86,15 +88,15 @@ def test_json_lines(tmp_path: Path) -> None:
 
 
 def test_a_row_without_its_text_is_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": 3}\nnot json\n{"text": "b"}')
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": null}\nnot json\n{"text": "b"}')
     with caplog.at_level(logging.WARNING):
         assert text_files(tmp_path / "a.jsonl", max_bad_share=0.5).texts == ["a", "b"]
-    assert "2 unreadable" in caplog.text
+    assert "2 of its 4 lines cannot be used, left out: line 2: 'text' is null" in caplog.text
 
 
 def test_a_missing_column_is_told_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("txt,label\nhello,1\n")
-    with pytest.raises(ValueError, match=r"has no column 'text': it has \['txt', 'label'\]; did you mean 'txt'\?"):
+    with pytest.raises(ValueError, match=r"names no column 'text'; did you mean 'txt'\?; it holds 'txt, label'"):
         text_files(tmp_path / "a.csv")
 
 

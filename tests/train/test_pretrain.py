@@ -177,7 +177,7 @@ def test_going_on_with_other_settings_is_said(stood, caplog):
         ({"epochs": 1, "steps": 3}, "give exactly one"),
         ({"epochs": 0.1}, "40 examples in batches of 8 make no step"),
         ({"learning_rate": 0.1}, "learning_rate = 0.1: your own optimizer has its rate inside"),
-        ({"views": "gray"}, "views: str is neither a Views recipe nor a function"),
+        ({"views": "gray"}, "views: str is neither a recipe"),
         ({"evaluate_every_epochs": -1}, "evaluate_every_epochs = -1"),
         ({"writers": ["jsonl", "tensorbord"]}, "did you mean 'tensorboard'"),
         ({"views": lambda example, seed: {}, "test_data": source()}, "eval_views: needed"),
