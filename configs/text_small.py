@@ -5,7 +5,7 @@ Command:  byol-jax pretrain --config configs/text_small.py --workdir runs/brown 
           before it, once: experiments/text_brown (text_spam, text_lee, faq_search, sentiment_monitor, recommend) says how to get the
           corpus, then byol-jax data tokenizer --config configs/text_small.py
 Hardware: 2 CPU cores, minutes.
-Expected: measured with seed 0 on two shared cores, beside the same network untrained and TF-IDF. Brown, linear accuracy over 15 genres: 32.1%
+Expected: measured with seed 0 on two shared cores, beside the same network untrained and TF-IDF. Brown, linear accuracy of 15 genres: 32.1%
           (untrained 22.9, TF-IDF 41.9). spam, linear accuracy: 93.9% (90.3, 98.9). lee, Spearman with human judgements: 0.216 (0.092,
           0.283). faq, tweets, movies and minilm: not measured yet.
 """
