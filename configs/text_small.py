@@ -7,7 +7,7 @@ Command:  byol-jax pretrain --config configs/text_small.py --workdir runs/brown 
 Hardware: 2 CPU cores, minutes.
 Expected: measured with seed 0 on two shared cores, beside the same network untrained and TF-IDF. Brown, linear accuracy of 15 genres: 32.1%
           (untrained 22.9, TF-IDF 41.9). spam, linear accuracy: 93.9% (90.3, 98.9). lee, Spearman with human judgements: 0.216 (0.092,
-          0.283). faq, tweets, movies and minilm: not measured yet.
+          0.283). faq, first reply right: 49.6% (55.0, 75.9). tweets, movies and minilm: not measured yet.
 """
 
 from __future__ import annotations
