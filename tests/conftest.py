@@ -1,6 +1,7 @@
 """Every test sees eight fake devices, strict dtype promotion and (pyproject.toml) warnings as errors."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -11,3 +12,6 @@ import jax
 
 chex.set_n_cpu_devices(8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Many tests compile the same programs, some in several processes: that was most of the suite's time.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
