@@ -190,6 +190,7 @@ def test_exported_a_new_run_starts_from_it_and_outlives_the_folder(folder: Path,
     assert np.abs(after - first(texts)).max() > 1e-4
     shutil.rmtree(model)
     np.testing.assert_array_equal(build.load_sentence_encoder(workdir)(texts), after)
+    assert run("pretrain", "--workdir", str(workdir)) == 0  # goes on from its own checkpoint
     assert not Subject(build.read_spec(workdir), build.load_encoder(workdir), workdir).before()
 
 

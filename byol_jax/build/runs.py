@@ -75,7 +75,7 @@ def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None =
         source,
         views=objects.training_views(spec),
         eval_views=objects.recipe(spec) if own_views else None,
-        start_from=texts.start(spec),
+        start_from=None if has_checkpoint(workdir) else texts.start(spec),
         batch_size=spec.batch_size,
         steps=objects.steps(spec, examples),
         optimizer=objects.optimizer(spec, schedule),

@@ -12,12 +12,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from byol_jax import data, models
 from byol_jax.config import ConfigError, Spec
 from byol_jax.config.rules import SIZES
 from byol_jax.convert import huggingface
-from byol_jax.data.slices import parse, sliced
+from byol_jax.data.slices import chosen, parse
+from byol_jax.data.vocabulary import Kind
 from byol_jax.models.transformer import stacked
 from byol_jax.views import TextViews
 from byol_jax.workdir import folder
@@ -58,7 +60,12 @@ def raw(spec: Spec, path: str | None, split: str) -> data.TextSource:
 def source(spec: Spec, path: str | None, split: str) -> data.TokenSource:
     """The texts of a split as token ids."""
     found = data.tokenised(raw(spec, path, split), tokenizer(spec), cache=spec.text.cache)
-    return found if spec.data.source == "tfds" else sliced(found, parse(split))  # type: ignore[return-value]  # a part is of its kind
+    return found if (rows := _rows(spec, len(found), split)) is None else found.take(rows)
+
+
+def _rows(spec: Spec, texts: int, split: str) -> np.ndarray | None:
+    """Which of the texts in the files a split is of; None: all. TFDS has cut its parts itself."""
+    return None if spec.data.source == "tfds" else chosen(texts, parse(split))
 
 
 def encoder(spec: Spec) -> nn.Module:
@@ -98,7 +105,7 @@ def start(spec: Spec) -> dict[str, Any] | None:
     return {"params": {**params, "stack": stacked(params["stack"])}} if spec.encoder.transformer.scan else variables
 
 
-def learn_tokenizer(spec: Spec, output: str | None, *, kind: str, vocab: int) -> str:
+def learn_tokenizer(spec: Spec, output: str | None, *, kind: Kind, vocab: int) -> str:
     """Learns a tokenizer from the training texts, and writes it where the configuration looks for it, or to ``output``; a line on it."""
     if spec.text.preset is None:
         raise ConfigError(["text.preset = None: the configuration is one of images; a tokenizer is for texts ('sentence' or 'document')"])
@@ -108,9 +115,9 @@ def learn_tokenizer(spec: Spec, output: str | None, *, kind: str, vocab: int) ->
             ["--output: text.tokenizer = None does not say where the tokenizer belongs; give a path ending in tokenizer.json"]
         )
     found = raw(spec, spec.data.path, spec.data.split)
-    if spec.data.source != "tfds":
-        found = sliced(found, parse(spec.data.split))  # type: ignore[arg-type,assignment]  # any kind of source can be sliced
-    made = data.train_tokenizer(found.texts, target, kind=kind, vocab=vocab)  # type: ignore[arg-type]  # it says what kinds there are
+    if (rows := _rows(spec, len(found), spec.data.split)) is not None:
+        found = found.take(rows)
+    made = data.train_tokenizer(found.texts, target, kind=kind, vocab=vocab)
     return f"{made.vocab:,} tokens ({kind}), learned from {len(found):,} texts, written to {target}"
 
 

@@ -43,18 +43,23 @@ def parse(split: str) -> Slice:
 
 
 def sliced(source: Source, part: Slice) -> Source:
-    """The examples between the bounds of a fixed shuffled order, in the order of the source, which may be sorted by class.
+    """The examples of a part, in the order of the source, which may be sorted by class. Raises ValueError if there are none."""
+    rows = chosen(len(source), part)
+    return source if rows is None else subset(source, rows)
+
+
+def chosen(examples: int, part: Slice) -> np.ndarray | None:
+    """Positions between the bounds of a fixed shuffled order, sorted; None for the whole.
 
     Raises:
       ValueError: there are none.
     """
     if part.low is None and part.high is None:
-        return source
-    low, high = part.positions(len(source))
+        return None
+    low, high = part.positions(examples)
     if low >= high:
-        raise ValueError(f"split '{part}': holds none of the {len(source)} examples")
-    shuffled = np.random.Generator(np.random.Philox(key=[0, 1])).permutation(len(source))
-    return subset(source, np.sort(shuffled[low:high]))
+        raise ValueError(f"split '{part}': holds none of the {examples} examples")
+    return np.sort(np.random.Generator(np.random.Philox(key=[0, 1])).permutation(examples)[low:high])
 
 
 def apart(one: Slice, other: Slice) -> bool:

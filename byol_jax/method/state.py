@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ def with_encoder(state: ByolState, variables: Mapping[str, Any]) -> ByolState:
     Raises:
       ValueError: names the arrays that the encoder has and the variables lack, the other way round, or of another shape.
     """
-    return state.replace(online=_starting(state.online, variables), target=_starting(state.target, variables))  # type: ignore[attr-defined]
+    return dataclasses.replace(state, online=_starting(state.online, variables), target=_starting(state.target, variables))
 
 
 def _starting(network: dict[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
