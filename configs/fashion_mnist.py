@@ -10,8 +10,8 @@ Expected: measured on 2 CPU cores, seed 0, top-1 % with all labels on 10,000 tes
     variant    what
     (none)     a ResNet of five convolutions, 12 epochs, AdamW
     tfds       the same from TensorFlow Datasets, which downloads it
-    resnet18   ResNet-18, 200 epochs, batch 512, the optimizer of the official small set-up (configs/imagenette.py). Measured with 60
-               epochs in bfloat16 on one H200: 96 s, k-NN with 10 neighbours 88.4%; the 200 epochs have not been run to their end
+    resnet18   ResNet-18, 200 epochs, batch 512, the optimizer of the official small set-up (configs/imagenette.py). Measured in
+               bfloat16 on one H200, k-NN with 10 neighbours: 60 epochs 96 s and 88.4%; 162 of the 200, 5.6 minutes and 90.5%
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ WANTED: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("step", "configs/imagenet.py", {"encoder.dtype": "bfloat16", "batch_size": "256"}),
     ("step", "configs/fashion_mnist.py:resnet18", {"encoder.dtype": "bfloat16"}),
     ("step", "configs/imagenet.py", {"batch_size": "256"}),
-    ("augment", "configs/imagenet.py", {"encoder.dtype": "bfloat16", "batch_size": "256"}),
     ("eval", "configs/imagenet.py", {"encoder.dtype": "bfloat16", "batch_size": "256"}),
 )
 
@@ -79,7 +78,7 @@ def _lightly(line: dict[str, Any]) -> str:
 
 
 def _name(what: str, config: str, changes: dict[str, str]) -> str:
-    shown = [f"{key}={value}" for key, value in changes.items() if key not in ("batch_size", "data.path")]
+    shown = [f"{key}={value}" for key, value in changes.items() if key not in ("batch_size", "data.path", "text.tokenizer")]
     return " ".join([what, f"`{Path(config.partition(':')[0]).stem}{config[len(config.partition(':')[0]) :]}`", *shown])
 
 
