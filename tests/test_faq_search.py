@@ -69,7 +69,9 @@ def test_it_replies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     (tmp_path / "faq.jsonl").write_text("".join(json.dumps(one) + "\n" for one in KNOWN))
     with pytest.raises(SystemExit, match="no threshold yet"):
         desk.main([str(tmp_path), str(tmp_path), "--ask", question])
-    (tmp_path / "evaluation" / desk.KEPT).write_text('{"BYOL": {"threshold": 0.7}}')
+    (tmp_path / "evaluation" / desk.KEPT).write_text('{"BYOL, whitened": {"threshold": 0.7}}')
+    (tmp_path / "train.txt").write_text("ab\ncd\n")
+    monkeypatch.setattr(desk, "Whitened", lambda embed, corpus: {("ab", "cd"): embed}[tuple(corpus)])
     monkeypatch.setattr(desk.byol, "load_sentence_encoder", lambda workdir: letters, raising=False)
     desk.main([str(tmp_path), str(tmp_path), "--ask", question])
     assert said in capsys.readouterr().out

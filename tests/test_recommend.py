@@ -152,5 +152,6 @@ def test_a_title_is_found() -> None:
 def test_it_prints_similar_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     prepare.write(tmp_path / "items.jsonl", ITEMS)
     monkeypatch.setattr(recommend.byol, "load_sentence_encoder", lambda workdir: letters, raising=False)
+    monkeypatch.setattr(recommend, "Whitened", lambda embed, corpus: {tuple(item["text"] for item in ITEMS): embed}[tuple(corpus)])
     recommend.main([str(tmp_path), str(tmp_path), "--like", "cd"])
     assert capsys.readouterr().out.splitlines()[:3] == ["cd", "0.707  c", "0.500  bc"]

@@ -61,16 +61,22 @@ class Subject:
         return {BYOL: self.features()} if self.spec.text.preset is None else self.compared_features()
 
     def embeds(self, judged: list[str]) -> dict[str, evaluate.Embed]:
-        """Texts to embeddings, by name; TF-IDF learns the rarity of words from the training texts and those that are judged."""
+        """Texts to embeddings, by name; TF-IDF learns the rarity of words from the training texts and those that are judged.
+
+        Where the training texts are at hand the encoders' embeddings come whitened over them too.
+        """
         words = texts.tokenizer(self.spec)
         found: dict[str, evaluate.Embed] = {
             name: evaluate.SentenceEncoder(one, words) for name, one in {BYOL: self.encoder, **self.before()}.items()
         }
-        return {**found, "TF-IDF": evaluate.TfIdf([*self._training_texts(), *judged])}
+        corpus = self._training_texts()
+        if len(set(corpus)) > 1:
+            found = evaluate.with_whitened(found, corpus)
+        return {**found, "TF-IDF": evaluate.TfIdf([*corpus, *judged])}
 
     def _training_texts(self) -> list[str]:
         try:
             return getattr(objects.train_source(self.spec), "texts", None) or []
         except ValueError as error:
-            LOG.warning("TF-IDF learns from the judged texts alone: %s", error)
+            LOG.warning("no embeddings are whitened, and TF-IDF learns from the judged texts alone: %s", error)
             return []

@@ -24,6 +24,7 @@ from byol_jax.evaluate.tfidf import TfIdf
 from byol_jax.evaluate.threshold import ThresholdResult, at_threshold, calibrated
 from byol_jax.evaluate.transfer import TransferResult, transfer
 from byol_jax.evaluate.transfer_finetune import transfer_fine_tune
+from byol_jax.evaluate.whitening import Whitened, with_whitened
 
 __all__ = [
     "CollapseResult",
@@ -42,6 +43,7 @@ __all__ = [
     "TfIdf",
     "ThresholdResult",
     "TransferResult",
+    "Whitened",
     "at_threshold",
     "calibrated",
     "collapse",
@@ -67,4 +69,5 @@ __all__ = [
     "similarity_rows",
     "transfer",
     "transfer_fine_tune",
+    "with_whitened",
 ]

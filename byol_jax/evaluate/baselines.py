@@ -35,7 +35,7 @@ def _tfidf(train: Any, test: Any, views: TextViews) -> dict[str, tuple[Features,
 
     def features(source: Any) -> Features:
         label = labels_of(source)
-        return Features(weigh(source.texts), np.full(len(source), -1, np.int32) if label is None else label)
+        return Features(weigh(source.texts), np.full(len(source), -1, np.int32) if label is None else label, weighted=True)
 
     return {"TF-IDF": (features(train), features(test))}
 

@@ -27,11 +27,13 @@ class Features:
       embedding: float32 [N, D].
       label: int32 [N]; -1 where there is none.
       index: int64 [N], position of each example in its source (files that could not be decoded are left out); 0 to N - 1 if not given.
+      weighted: the dimensions' sizes are weights, as of TF-IDF, and stay in proportion where features are standardised.
     """
 
     embedding: np.ndarray
     label: np.ndarray
     index: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    weighted: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.index):
@@ -44,7 +46,7 @@ class Features:
 
     def take(self, index: np.ndarray) -> Features:
         """The examples at these positions."""
-        return Features(self.embedding[index], self.label[index], self.index[index])
+        return Features(self.embedding[index], self.label[index], self.index[index], self.weighted)
 
 
 def features(encoder: Encoder, source: Any, *, batch_size: int = 256, max_bad_share: float = 0.01) -> Features:

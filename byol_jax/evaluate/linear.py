@@ -4,7 +4,8 @@ Multinomial logistic regression on frozen features, fitted by L-BFGS; the streng
 the training set among 45 values from 1e-6 to 1e5, then everything is fitted again on the whole of it.
 
 The objective is ``sum of cross-entropies + l2 / 2 * |W|^2`` with a free bias: scikit-learn's ``LogisticRegression(C=1 / l2)``. Features
-are standardised first (zero mean, unit variance over the training set), so that one range of penalties suits every network.
+are standardised first (zero mean, unit variance over the training set), so that one range of penalties suits every network. Of fewer
+examples than dimensions only the space that the examples span is looked at: the penalty leaves no weight outside it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from byol_jax.evaluate.result import Result, percent
 from byol_jax.method.probe import in_top_k
 
 SMALL = 2048
+SPANNED = 128
 L2_PATH = tuple(float(v) for v in np.logspace(-6, 5, 45))
 
 
@@ -85,7 +87,7 @@ def linear_features(
       train, test: labelled features of the same dimension, two classes at least.
       l2: the penalty; of several, the best on a held-out part of the training set is used.
       held_out: share of each class held out for that choice (one example a class always stays).
-      standardise: shift and scale each dimension by the training set's mean and standard deviation.
+      standardise: shift and scale the features as ``standardised`` does.
       max_iterations: of L-BFGS, for each penalty.
       seed: of the held-out split.
     """
@@ -95,6 +97,7 @@ def linear_features(
         raise ValueError(f"l2={l2}: give one penalty or several, none below 0")
     if standardise:
         train, test = standardised(train, train, test)
+    train, test = spanned(train, train, test)
     scores: dict[float, tuple[float, float]] = {}
     if len(penalties) > 1:
         fit_rows, held_rows = hold_out(train.label, held_out, seed)
@@ -114,10 +117,30 @@ def several_classes(*sets: Features) -> int:
 
 
 def standardised(reference: Features, *sets: Features) -> tuple[Features, ...]:
-    """Each set shifted and scaled by the reference's mean and standard deviation; constant dimensions are left unscaled."""
+    """Each set shifted and scaled by the reference's mean and standard deviation; constant dimensions are left unscaled.
+
+    Dimensions that are ``weighted`` share one scale, the root of their mean variance.
+    """
     mean, std = reference.embedding.mean(0, dtype=np.float64), reference.embedding.std(0, dtype=np.float64)
+    if reference.weighted:
+        std = np.sqrt(np.mean(np.square(std)))
     scale = np.where(std > 1e-6, std, 1.0)
     return tuple(dataclasses.replace(part, embedding=((part.embedding - mean) / scale).astype(np.float32)) for part in sets)
+
+
+def spanned(reference: Features, *sets: Features) -> tuple[Features, ...]:
+    """Each set in coordinates of the space that the reference's N examples span; as they are where N is not far below D.
+
+    Products with anything in that space stay, so a classifier with a penalty ends in the same logits, in N and not D columns. Some of
+    these are zero, so that numbers of examples near each other share one compilation.
+    """
+    n, dimensions = reference.embedding.shape
+    columns = -(-n // SPANNED) * SPANNED
+    if 2 * columns > dimensions:
+        return sets
+    basis = np.linalg.qr(reference.embedding.T.astype(np.float64))[0]
+    basis = np.pad(basis, ((0, 0), (0, columns - n))).astype(np.float32)
+    return tuple(dataclasses.replace(part, embedding=part.embedding @ basis) for part in sets)
 
 
 def hold_out(label: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

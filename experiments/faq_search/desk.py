@@ -18,10 +18,16 @@ from usearch.index import Index
 
 import byol_jax as byol
 from byol_jax import build
-from byol_jax.evaluate import Embed, SentenceEncoder, TfIdf, at_threshold, calibrated
+from byol_jax.evaluate import Embed, SentenceEncoder, TfIdf, Whitened, at_threshold, calibrated, with_whitened
 from byol_jax.evaluate.threshold import ThresholdResult
 
 KEPT = "faq_search.json"  # in the run's evaluation folder
+ANSWERS = "BYOL, whitened"  # what replies, whatever was measured beside it
+
+
+def background(data: Path) -> list[str]:
+    """The questions that the encoder was trained on."""
+    return (data / "train.txt").read_text(encoding="utf-8").splitlines()
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -70,13 +76,13 @@ def judge(desk: Desk, calibrate: list[dict[str, Any]], test: list[dict[str, Any]
 
 
 def compare(workdir: Path, data: Path) -> None:
-    """Measures BYOL, the same encoder untrained, and TF-IDF; prints a table, and keeps BYOL's threshold beside the run."""
+    """Measures BYOL, the same encoder untrained, both whitened, and TF-IDF; prints a table, keeps the thresholds beside the run."""
     known, encoder = rows(data / "faq.jsonl"), byol.load_sentence_encoder(workdir)
     spec = build.read_spec(workdir)
     untrained = byol.Encoder.untrained(build.encoder(spec), encoder.encoder.views, seed=spec.seed)
-    texts = (data / "train.txt").read_text(encoding="utf-8").splitlines()
-    embeds = {"BYOL": encoder, "untrained": SentenceEncoder(untrained, encoder.tokenizer), "TF-IDF": TfIdf(texts)}
-    print(f"{'':12}{'first %':>9}{'in five %':>11}{'threshold':>11}{'answered right %':>18}{'told none %':>13}{'balanced %':>12}")
+    texts, encoders = background(data), {"BYOL": encoder, "untrained": SentenceEncoder(untrained, encoder.tokenizer)}
+    embeds = {**with_whitened(encoders, texts), "TF-IDF": TfIdf(texts)}
+    print(f"{'':20}{'first %':>9}{'in five %':>11}{'threshold':>11}{'answered right %':>18}{'told none %':>13}{'balanced %':>12}")
     kept = {}
     for name, embed in embeds.items():
         found = judge(Desk(embed, known), rows(data / "calibrate.jsonl"), rows(data / "test.jsonl"))
@@ -84,7 +90,7 @@ def compare(workdir: Path, data: Path) -> None:
         shares = (limit.answered_right, limit.told_none, limit.balanced_accuracy)
         cells = [f"{100 * found.first:9.1f}", f"{100 * found.five:11.1f}", f"{limit.threshold:11.3f}"]
         cells += [f"{100 * share:{width}.1f}" for share, width in zip(shares, (18, 13, 12), strict=True)]
-        print(f"{name:12}{''.join(cells)}")
+        print(f"{name:20}{''.join(cells)}")
         kept[name] = {"first": found.first, "five": found.five, "threshold": limit.threshold, "balanced_accuracy": limit.balanced_accuracy}
     (workdir / "evaluation").mkdir(exist_ok=True)
     (workdir / "evaluation" / KEPT).write_text(json.dumps(kept, indent=1) + "\n")
@@ -92,8 +98,8 @@ def compare(workdir: Path, data: Path) -> None:
 
 def ask(workdir: Path, data: Path, question: str) -> None:
     """Prints the three best replies above the threshold, with their cosines."""
-    limit = json.loads((workdir / "evaluation" / KEPT).read_text())["BYOL"]["threshold"]
-    desk = Desk(byol.load_sentence_encoder(workdir), rows(data / "faq.jsonl"))
+    limit = json.loads((workdir / "evaluation" / KEPT).read_text())[ANSWERS]["threshold"]
+    desk = Desk(Whitened(byol.load_sentence_encoder(workdir), background(data)), rows(data / "faq.jsonl"))
     places, cosine = (found[0] for found in desk.best([question], 3))
     good = [(desk.known[place], score) for place, score in zip(places, cosine, strict=True) if score >= limit]
     for one, score in good:

@@ -1,5 +1,7 @@
 """Films by their text: those like a film, and those for a user, whose profile is the mean of the films that he or she liked.
 
+Embeddings are whitened over the films' texts.
+
 python -m experiments.recommend.recommend runs/movies runs/data/movies                       # measures
 python -m experiments.recommend.recommend runs/movies runs/data/movies --like "Toy Story"    # similar films
 """
@@ -20,7 +22,7 @@ from usearch.index import Index
 
 import byol_jax as byol
 from byol_jax import build
-from byol_jax.evaluate import Embed, Result, SentenceEncoder, TfIdf, compared, save
+from byol_jax.evaluate import Embed, Result, SentenceEncoder, TfIdf, Whitened, compared, save, with_whitened
 from byol_jax.evaluate.embedded import embedded
 from byol_jax.evaluate.result import percent
 from experiments.recommend.prepare import LIKED, key
@@ -110,12 +112,13 @@ def judge(rankings: Sequence[Sequence[int]], everybody: Sequence[User], films: i
 
 
 def measure(workdir: Path, data: Path) -> None:
-    """Prints recall and hit rate of profiles by BYOL, by the same encoder untrained, by TF-IDF, and of the films liked by most."""
+    """Prints recall and hit rate: BYOL, the same encoder untrained, both whitened, TF-IDF, and the films liked by most."""
     items = rows(data / "items.jsonl")
     texts, everybody = [item["text"] for item in items], users(items, rows(data / "train.jsonl"), rows(data / "test.jsonl"))
     encoder, spec = byol.load_sentence_encoder(workdir), build.read_spec(workdir)
     untrained = byol.Encoder.untrained(build.encoder(spec), encoder.encoder.views, seed=spec.seed)
-    embeds: dict[str, Embed] = {"BYOL": encoder, "untrained": SentenceEncoder(untrained, encoder.tokenizer), "TF-IDF": TfIdf(texts)}
+    encoders: dict[str, Embed] = {"BYOL": encoder, "untrained": SentenceEncoder(untrained, encoder.tokenizer)}
+    embeds: dict[str, Embed] = {**with_whitened(encoders, texts), "TF-IDF": TfIdf(texts)}
     shelves = {name: Shelf(embed, texts) for name, embed in embeds.items()}
     rankings = {name: [shelf.ranked(user, max(KS)) for user in everybody] for name, shelf in shelves.items()}
     most = popular(everybody, len(items))
@@ -147,7 +150,8 @@ def like(workdir: Path, data: Path, title: str, count: int = 10) -> None:
     """Prints the films whose texts are nearest to that of a film, with their cosines."""
     items = rows(data / "items.jsonl")
     place = place_of(title, [item["title"] for item in items])
-    shelf = Shelf(byol.load_sentence_encoder(workdir), [item["text"] for item in items])
+    texts = [item["text"] for item in items]
+    shelf = Shelf(Whitened(byol.load_sentence_encoder(workdir), texts), texts)
     print(items[place]["text"])
     for other, cosine in zip(*shelf.near(shelf.vectors[place], count + 1), strict=True):
         if other != place:

@@ -49,17 +49,16 @@ def rows(path: Path) -> list[Row]:
 
 def features(embed: Embed, judged: Sequence[Row]) -> Features:
     label = np.array([SENTIMENTS.index(row["label"]) for row in judged], np.int32)
-    return Features(embedded(embed, [row["text"] for row in judged]), label)
+    return Features(embedded(embed, [row["text"] for row in judged]), label, weighted=isinstance(embed, TfIdf))
 
 
-def classifier(embed: Embed, train: Features, l2: float, *, standardise: bool = True) -> Classify:
+def classifier(embed: Embed, train: Features, l2: float) -> Classify:
     """Logistic regression on embeddings, as ``linear_features`` measures it."""
-    learned = fit(standardised(train, train)[0] if standardise else train, l2, len(SENTIMENTS))
+    learned = fit(standardised(train, train)[0], l2, len(SENTIMENTS))
 
     def classify(texts: Sequence[str]) -> np.ndarray:
         found = Features(embedded(embed, texts), np.full(len(texts), -1, np.int32))
-        found = standardised(train, found)[0] if standardise else found
-        return np.asarray(jax.nn.softmax(logits_of(learned, found.embedding)))
+        return np.asarray(jax.nn.softmax(logits_of(learned, standardised(train, found)[0].embedding)))
 
     return classify
 
@@ -74,10 +73,10 @@ class Measured:
     false: float
 
 
-def measured(embed: Embed, train: Sequence[Row], test: Sequence[Row], *, standardise: bool = True) -> Measured:
+def measured(embed: Embed, train: Sequence[Row], test: Sequence[Row]) -> Measured:
     own, judged = features(embed, train), features(embed, test)
-    result = linear_features(own, judged, l2=PENALTIES, standardise=standardise)
-    classify = classifier(embed, own, result.choice, standardise=standardise)
+    result = linear_features(own, judged, l2=PENALTIES)
+    classify = classifier(embed, own, result.choice)
     called = classify([row["text"] for row in test]).argmax(1) == NEGATIVE
     return Measured(classify, result, float(called[judged.label == NEGATIVE].mean()), float(called[judged.label != NEGATIVE].mean()))
 
@@ -91,8 +90,7 @@ def measure(workdir: Path, data: Path) -> dict[str, Measured]:
     found = {
         "BYOL": measured(encoder, train, test),
         "untrained": measured(SentenceEncoder(untrained, encoder.tokenizer), train, test),
-        # Words are weighted by their rarity already: to standardise them would undo it.
-        "TF-IDF": measured(words, train, test, standardise=False),
+        "TF-IDF": measured(words, train, test),
     }
     result = compared(found["BYOL"].result.rows()[0], {name: one.result for name, one in found.items()})
     print(result.table())

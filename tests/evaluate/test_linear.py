@@ -23,6 +23,7 @@ from byol_jax.evaluate.linear import (
     judge,
     logits_of,
     score,
+    spanned,
     split_share,
     standardised,
     target_losses,
@@ -115,6 +116,29 @@ def test_standardised():
     train = Features(np.array([[1, 5], [3, 5]], np.float32), np.zeros(2, np.int32))
     (scaled,) = standardised(train, train)
     np.testing.assert_array_equal(scaled.embedding, [[-1, 0], [1, 0]])
+
+
+def test_weighted_dimensions_keep_their_proportions():
+    train = Features(np.array([[1, 5, 0], [3, 5, 8]], np.float32), np.zeros(2, np.int32), weighted=True)
+    (scaled,) = standardised(train, train.take(np.array([0, 1])))
+    np.testing.assert_allclose(scaled.embedding, np.array([[-1, 0, -4], [1, 0, 4]]) / np.sqrt(17 / 3), rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [4, 40])
+def test_in_the_space_that_few_examples_span_the_classifier_is_the_same(n):
+    draw = np.random.default_rng(0)
+    full = Features(draw.normal(size=(n, 300)).astype(np.float32), (np.arange(n) % 3).astype(np.int32))
+    test = Features(draw.normal(size=(50, 300)).astype(np.float32), np.zeros(50, np.int32))
+    small, small_test = spanned(full, full, test)
+    assert small.embedding.shape == (n, 128)
+    np.testing.assert_allclose(small.embedding @ small.embedding.T, full.embedding @ full.embedding.T, rtol=1e-4, atol=1e-3)
+    expected = logits_of(fit(full, 0.5, 3), test.embedding)
+    np.testing.assert_allclose(logits_of(fit(small, 0.5, 3), small_test.embedding), expected, atol=5e-3)
+
+
+def test_as_many_examples_as_dimensions_stay_as_they_are():
+    full = Features(np.ones((129, 511), np.float32), np.zeros(129, np.int32))
+    assert spanned(full, full) == (full,)
 
 
 def test_hold_out_takes_the_same_share_of_each_class():

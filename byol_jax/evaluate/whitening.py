@@ -1,0 +1,48 @@
+"""Whitening: embeddings whose dimensions are uncorrelated and of one size over a corpus, before cosines are taken.
+
+BYOL's loss looks at embeddings through a projector that normalises, so nothing in it asks for cosines of the embeddings themselves: a few
+directions that all texts share may fill them. Su et al. 2021 (arXiv 2103.15316, "BERT-whitening") take these out after training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from byol_jax.evaluate.embedded import Embed, embedded
+
+CORPUS = 10_000  # texts that say enough of some hundred dimensions
+
+
+class Whitened:
+    """``embed`` less the corpus's mean, turned and scaled so that its covariance over the corpus is the identity.
+
+    The covariance is shrunk towards a multiple of the identity, as far as Ledoit and Wolf's rule says (2004; scikit-learn's): a small
+    corpus does not know all of its directions.
+    """
+
+    def __init__(self, embed: Embed, corpus: Sequence[str], *, name: str = "embed") -> None:
+        """Learns from at most 10,000 texts of the corpus, evenly spaced. No text to be judged needs to be among them.
+
+        Raises:
+          ValueError: fewer than two texts, or embeddings that are all the same.
+        """
+        from sklearn.covariance import ledoit_wolf  # dear to import
+
+        found = embedded(embed, corpus[:: -(-len(corpus) // CORPUS) or 1], name=name).astype(np.float64) if corpus else np.zeros((0, 0))
+        if len(found) < 2 or not np.ptp(found, axis=0).any():
+            raise ValueError(f"{name}: whitening learns from two different embeddings or more; the corpus has {len(corpus)} texts")
+        self.embed, self.name, self.mean = embed, name, found.mean(0)
+        variances, directions = np.linalg.eigh(ledoit_wolf(found)[0])
+        self.directions = directions / np.sqrt(np.maximum(variances, variances.max() * np.finfo(np.float32).eps))
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [N, D]."""
+        return ((embedded(self.embed, texts, name=self.name) - self.mean) @ self.directions).astype(np.float32)
+
+
+def with_whitened(embeds: Mapping[str, Embed], corpus: Sequence[str]) -> dict[str, Embed]:
+    """Each of the embeddings, and behind it the same whitened over the corpus, as "NAME, whitened"."""
+    pairs = ({name: embed, f"{name}, whitened": Whitened(embed, corpus, name=name)} for name, embed in embeds.items())
+    return {name: embed for pair in pairs for name, embed in pair.items()}
