@@ -24,6 +24,7 @@ from byol_jax.build.records import convert_data, verify_data
 from byol_jax.build.runs import claim, farewell, load_encoder, load_sentence_encoder, pretrain, read_spec, report
 from byol_jax.build.search import search
 from byol_jax.build.show import describe
+from byol_jax.build.subject import sentence_encoders
 from byol_jax.build.sweep import sweep
 from byol_jax.build.texts import learn_tokenizer
 
@@ -54,6 +55,7 @@ __all__ = [
     "recipe",
     "report",
     "search",
+    "sentence_encoders",
     "steps",
     "sweep",
     "tau",

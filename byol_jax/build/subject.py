@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from byol_jax import evaluate
 from byol_jax.build import objects, texts
-from byol_jax.build.runs import test_or_error
-from byol_jax.config import Spec
+from byol_jax.build.runs import load_encoder, read_spec, test_or_error
+from byol_jax.config import ConfigError, Spec
 from byol_jax.convert.weights import ConvertError
+from byol_jax.workdir import folder
 
 LOG = logging.getLogger("byol_jax.build")
 Sets = dict[str, tuple[evaluate.Features, evaluate.Features]]
@@ -65,14 +67,16 @@ class Subject:
 
         Where the training texts are at hand the encoders' embeddings come whitened over them too.
         """
-        words = texts.tokenizer(self.spec)
-        found: dict[str, evaluate.Embed] = {
-            name: evaluate.SentenceEncoder(one, words) for name, one in {BYOL: self.encoder, **self.before()}.items()
-        }
+        found: dict[str, evaluate.Embed] = {**self.sentence_encoders()}
         corpus = self._training_texts()
         if len(set(corpus)) > 1:
             found = evaluate.with_whitened(found, corpus)
         return {**found, "TF-IDF": evaluate.TfIdf([*corpus, *judged])}
+
+    def sentence_encoders(self) -> dict[str, evaluate.SentenceEncoder]:
+        """The run's encoder and the one before the first step, with the tokenizer, by name."""
+        words = texts.tokenizer(self.spec)
+        return {name: evaluate.SentenceEncoder(one, words) for name, one in {BYOL: self.encoder, **self.before()}.items()}
 
     def _training_texts(self) -> list[str]:
         try:
@@ -80,3 +84,15 @@ class Subject:
         except ValueError as error:
             LOG.warning("no embeddings are whitened, and TF-IDF learns from the judged texts alone: %s", error)
             return []
+
+
+def sentence_encoders(workdir: str | os.PathLike[str]) -> dict[str, evaluate.SentenceEncoder]:
+    """The encoder of a run of texts as "BYOL", and as it was before the first step as "untrained", or "before BYOL" where it had weights.
+
+    Raises:
+      ValueError: as ``load_sentence_encoder``.
+    """
+    spec = read_spec(workdir)
+    if spec.text.preset is None:
+        raise ConfigError([f"--workdir {workdir}: is a run of images; load_encoder gives its encoder"])
+    return Subject(spec, load_encoder(workdir, spec=spec), folder(workdir)).sentence_encoders()

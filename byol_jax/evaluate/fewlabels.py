@@ -16,8 +16,9 @@ import numpy as np
 
 from byol_jax.evaluate.features import Features
 from byol_jax.evaluate.knn import knn_features
-from byol_jax.evaluate.linear import linear_features, several_classes, standardised
+from byol_jax.evaluate.linear import linear_features, several_classes
 from byol_jax.evaluate.result import Result, percent
+from byol_jax.evaluate.scaling import standardised
 
 ALL = 0  # "all labels" among the numbers of labels a class
 COLUMNS = 3  # numbers of labels that a table shows side by side

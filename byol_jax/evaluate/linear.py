@@ -10,7 +10,6 @@ examples than dimensions only the space that the examples span is looked at: the
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,10 +24,10 @@ from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, labelled
 from byol_jax.evaluate.metrics import macro_f1, predicted_class
 from byol_jax.evaluate.result import Result, percent
+from byol_jax.evaluate.scaling import spanned, standardised
 from byol_jax.method.probe import in_top_k
 
 SMALL = 2048
-SPANNED = 128
 L2_PATH = tuple(float(v) for v in np.logspace(-6, 5, 45))
 
 
@@ -114,33 +113,6 @@ def several_classes(*sets: Features) -> int:
     if len(np.unique(sets[0].label)) < 2:
         raise ValueError(f"labels: all {len(sets[0])} training examples are of one class; a linear classifier needs two or more")
     return classes
-
-
-def standardised(reference: Features, *sets: Features) -> tuple[Features, ...]:
-    """Each set shifted and scaled by the reference's mean and standard deviation; constant dimensions are left unscaled.
-
-    Dimensions that are ``weighted`` share one scale, the root of their mean variance.
-    """
-    mean, std = reference.embedding.mean(0, dtype=np.float64), reference.embedding.std(0, dtype=np.float64)
-    if reference.weighted:
-        std = np.sqrt(np.mean(np.square(std)))
-    scale = np.where(std > 1e-6, std, 1.0)
-    return tuple(dataclasses.replace(part, embedding=((part.embedding - mean) / scale).astype(np.float32)) for part in sets)
-
-
-def spanned(reference: Features, *sets: Features) -> tuple[Features, ...]:
-    """Each set in coordinates of the space that the reference's N examples span; as they are where N is not far below D.
-
-    Products with anything in that space stay, so a classifier with a penalty ends in the same logits, in N and not D columns. Some of
-    these are zero, so that numbers of examples near each other share one compilation.
-    """
-    n, dimensions = reference.embedding.shape
-    columns = -(-n // SPANNED) * SPANNED
-    if 2 * columns > dimensions:
-        return sets
-    basis = np.linalg.qr(reference.embedding.T.astype(np.float64))[0]
-    basis = np.pad(basis, ((0, 0), (0, columns - n))).astype(np.float32)
-    return tuple(dataclasses.replace(part, embedding=part.embedding @ basis) for part in sets)
 
 
 def hold_out(label: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

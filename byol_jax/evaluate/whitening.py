@@ -44,5 +44,7 @@ class Whitened:
 
 def with_whitened(embeds: Mapping[str, Embed], corpus: Sequence[str]) -> dict[str, Embed]:
     """Each of the embeddings, and behind it the same whitened over the corpus, as "NAME, whitened"."""
-    pairs = ({name: embed, f"{name}, whitened": Whitened(embed, corpus, name=name)} for name, embed in embeds.items())
-    return {name: embed for pair in pairs for name, embed in pair.items()}
+    found: dict[str, Embed] = {}
+    for name, embed in embeds.items():
+        found |= {name: embed, f"{name}, whitened": Whitened(embed, corpus, name=name)}
+    return found

@@ -18,7 +18,7 @@ from usearch.index import Index
 
 import byol_jax as byol
 from byol_jax import build
-from byol_jax.evaluate import Embed, SentenceEncoder, TfIdf, Whitened, at_threshold, calibrated, with_whitened
+from byol_jax.evaluate import Embed, TfIdf, Whitened, at_threshold, calibrated, with_whitened
 from byol_jax.evaluate.threshold import ThresholdResult
 
 KEPT = "faq_search.json"  # in the run's evaluation folder
@@ -76,12 +76,9 @@ def judge(desk: Desk, calibrate: list[dict[str, Any]], test: list[dict[str, Any]
 
 
 def compare(workdir: Path, data: Path) -> None:
-    """Measures BYOL, the same encoder untrained, both whitened, and TF-IDF; prints a table, keeps the thresholds beside the run."""
-    known, encoder = rows(data / "faq.jsonl"), byol.load_sentence_encoder(workdir)
-    spec = build.read_spec(workdir)
-    untrained = byol.Encoder.untrained(build.encoder(spec), encoder.encoder.views, seed=spec.seed)
-    texts, encoders = background(data), {"BYOL": encoder, "untrained": SentenceEncoder(untrained, encoder.tokenizer)}
-    embeds = {**with_whitened(encoders, texts), "TF-IDF": TfIdf(texts)}
+    """Measures BYOL, the same encoder before it, both whitened, and TF-IDF; prints a table, keeps the thresholds beside the run."""
+    known, texts = rows(data / "faq.jsonl"), background(data)
+    embeds = {**with_whitened(build.sentence_encoders(workdir), texts), "TF-IDF": TfIdf(texts)}
     print(f"{'':20}{'first %':>9}{'in five %':>11}{'threshold':>11}{'answered right %':>18}{'told none %':>13}{'balanced %':>12}")
     kept = {}
     for name, embed in embeds.items():

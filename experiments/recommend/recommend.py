@@ -22,7 +22,7 @@ from usearch.index import Index
 
 import byol_jax as byol
 from byol_jax import build
-from byol_jax.evaluate import Embed, Result, SentenceEncoder, TfIdf, Whitened, compared, save, with_whitened
+from byol_jax.evaluate import Embed, Result, TfIdf, Whitened, compared, save, with_whitened
 from byol_jax.evaluate.embedded import embedded
 from byol_jax.evaluate.result import percent
 from experiments.recommend.prepare import LIKED, key
@@ -112,13 +112,10 @@ def judge(rankings: Sequence[Sequence[int]], everybody: Sequence[User], films: i
 
 
 def measure(workdir: Path, data: Path) -> None:
-    """Prints recall and hit rate: BYOL, the same encoder untrained, both whitened, TF-IDF, and the films liked by most."""
+    """Prints recall and hit rate: BYOL, the same encoder before it, both whitened, TF-IDF, and the films liked by most."""
     items = rows(data / "items.jsonl")
     texts, everybody = [item["text"] for item in items], users(items, rows(data / "train.jsonl"), rows(data / "test.jsonl"))
-    encoder, spec = byol.load_sentence_encoder(workdir), build.read_spec(workdir)
-    untrained = byol.Encoder.untrained(build.encoder(spec), encoder.encoder.views, seed=spec.seed)
-    encoders: dict[str, Embed] = {"BYOL": encoder, "untrained": SentenceEncoder(untrained, encoder.tokenizer)}
-    embeds: dict[str, Embed] = {**with_whitened(encoders, texts), "TF-IDF": TfIdf(texts)}
+    embeds = {**with_whitened(build.sentence_encoders(workdir), texts), "TF-IDF": TfIdf(texts)}
     shelves = {name: Shelf(embed, texts) for name, embed in embeds.items()}
     rankings = {name: [shelf.ranked(user, max(KS)) for user in everybody] for name, shelf in shelves.items()}
     most = popular(everybody, len(items))

@@ -24,12 +24,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-import byol_jax as byol
 from byol_jax import build
-from byol_jax.evaluate import Embed, Features, LinearResult, SentenceEncoder, TfIdf, compared, linear_features, save
+from byol_jax.evaluate import Embed, Features, LinearResult, TfIdf, compared, linear_features, save
 from byol_jax.evaluate.baselines import WORDS
 from byol_jax.evaluate.embedded import embedded
-from byol_jax.evaluate.linear import fit, logits_of, standardised
+from byol_jax.evaluate.linear import fit, logits_of
+from byol_jax.evaluate.scaling import standardised
 from byol_jax.report.plots import COLOURS, SAME, STYLE
 from experiments.sentiment_monitor import surge
 from experiments.sentiment_monitor.prepare import SENTIMENTS
@@ -82,16 +82,11 @@ def measured(embed: Embed, train: Sequence[Row], test: Sequence[Row]) -> Measure
 
 
 def measure(workdir: Path, data: Path) -> dict[str, Measured]:
-    """Prints accuracy and macro F1 of BYOL, of the same encoder untrained, and of TF-IDF."""
+    """Prints accuracy and macro F1 of BYOL, of the same encoder before it, and of TF-IDF."""
     train, test = rows(data / "train.jsonl"), rows(data / "test.jsonl")
-    encoder, spec = byol.load_sentence_encoder(workdir), build.read_spec(workdir)
-    untrained = byol.Encoder.untrained(build.encoder(spec), encoder.encoder.views, seed=spec.seed)
     words = TfIdf((data / "train.txt").read_text(encoding="utf-8").splitlines(), max_features=WORDS)
-    found = {
-        "BYOL": measured(encoder, train, test),
-        "untrained": measured(SentenceEncoder(untrained, encoder.tokenizer), train, test),
-        "TF-IDF": measured(words, train, test),
-    }
+    embeds: dict[str, Embed] = {**build.sentence_encoders(workdir), "TF-IDF": words}
+    found = {name: measured(embed, train, test) for name, embed in embeds.items()}
     result = compared(found["BYOL"].result.rows()[0], {name: one.result for name, one in found.items()})
     print(result.table())
     save(workdir, "sentiment_classifier", result)

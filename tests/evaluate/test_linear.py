@@ -23,11 +23,10 @@ from byol_jax.evaluate.linear import (
     judge,
     logits_of,
     score,
-    spanned,
     split_share,
-    standardised,
     target_losses,
 )
+from byol_jax.evaluate.scaling import spanned, standardised
 from byol_jax.evaluate.sgd import PLAIN, REGULARISED, Layers, held_out_share, init_layers, sgd_step
 
 

@@ -1,0 +1,38 @@
+"""Features brought to one scale, and to as few columns as their examples need, before a linear classifier is fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from byol_jax.evaluate.features import Features
+
+SPANNED = 128  # columns are a multiple of it
+
+
+def standardised(reference: Features, *sets: Features) -> tuple[Features, ...]:
+    """Each set shifted and scaled by the reference's mean and standard deviation; constant dimensions are left unscaled.
+
+    Dimensions that are ``weighted`` share one scale, the root of their mean variance.
+    """
+    mean, std = reference.embedding.mean(0, dtype=np.float64), reference.embedding.std(0, dtype=np.float64)
+    if reference.weighted:
+        std = np.sqrt(np.mean(np.square(std)))
+    scale = np.where(std > 1e-6, std, 1.0)
+    return tuple(dataclasses.replace(part, embedding=((part.embedding - mean) / scale).astype(np.float32)) for part in sets)
+
+
+def spanned(reference: Features, *sets: Features) -> tuple[Features, ...]:
+    """Each set in coordinates of the space that the reference's N examples span; as they are where N is not far below D.
+
+    Products with anything in that space stay, so a classifier with a penalty ends in the same logits, in N and not D columns. Some of
+    these are zero, so that numbers of examples near each other share one compilation.
+    """
+    n, dimensions = reference.embedding.shape
+    columns = -(-n // SPANNED) * SPANNED
+    if 2 * columns > dimensions:
+        return sets
+    basis = np.linalg.qr(reference.embedding.T.astype(np.float64))[0]
+    basis = np.pad(basis, ((0, 0), (0, columns - n))).astype(np.float32)
+    return tuple(dataclasses.replace(part, embedding=part.embedding @ basis) for part in sets)
