@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from byol_jax import data
+from tests.data.words import sentences
+from tests.test_text_run import TINY
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "tests" / "train" / "tiny_run.py"
@@ -31,15 +36,15 @@ def launch(workdir: Path, cache: Path, count: int, devices: int, **options: obje
     return start([str(PROGRAM), str(workdir), str(STEPS), *words], cache, count)
 
 
-def start(words: list[str], cache: Path, count: int) -> list[subprocess.Popen[str]]:
-    """Python with the given words, ``count`` times."""
+def start(words: list[str], cache: Path, count: int, **variables: str) -> list[subprocess.Popen[str]]:
+    """Python with the given words and variables of the environment, ``count`` times."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     started = []
     for index in range(count):
         env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-        env |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        env |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **variables}
         if count > 1:
             env |= {"BYOL_COORDINATOR": f"127.0.0.1:{port}", "BYOL_PROCESS_COUNT": str(count), "BYOL_PROCESS_INDEX": str(index)}
         started.append(subprocess.Popen([sys.executable, *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
@@ -214,3 +219,24 @@ def test_when_one_fails_both_end_within_seconds(cache, tmp_path, failure, told):
     assert f"process {1 - failure['on']} of 2 stops too" in said
     assert "Traceback" not in said
     assert (tmp_path / "checkpoints" / "5").is_dir()
+
+
+def test_two_processes_train_on_texts_as_one_does(cache, tmp_path):
+    """Through the command line, each on its half of every batch, on two devices in all."""
+    texts = sentences(40, longest=12, seed=0)
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    data.train_tokenizer(texts, tmp_path / "tokenizer.json", vocab=300)
+    config = tmp_path / "tiny.py"
+    config.write_text(TINY.replace("DATA", str(tmp_path)))
+    losses = {}
+    for count in (1, 2):
+        workdir = tmp_path / f"run{count}"
+        words = ["-m", "byol_jax", "pretrain", "--config", str(config), "--workdir", str(workdir)]
+        finish(start(words, cache, count, JAX_NUM_CPU_DEVICES=str(2 // count)))
+        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        losses[count] = {name: [line[name] for line in lines if name in line] for name in ("loss", "held_out_loss")}
+    assert len(losses[1]["loss"]) == 4
+    assert losses[1]["held_out_loss"]
+    for name, wanted in losses[1].items():
+        np.testing.assert_allclose(losses[2][name], wanted, rtol=1e-4, err_msg=name)

@@ -186,7 +186,7 @@ def _run(
         data = data.map(read, num_parallel_calls=parallel, deterministic=True).unbatch()
         data = data.map(example, num_parallel_calls=parallel, deterministic=True)
         data = data.batch(rows, drop_remainder=endless).prefetch(2)
-        return _plain(data, get) if endless else _kept(_plain(data, get), batches)
+        return _plain(data, get) if endless else _kept(_plain(data, get), batches, data.element_spec)
 
     return Batches(make, ahead=1, bad_files=get.census.names, stop=get.stop)
 
@@ -209,12 +209,11 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def _kept(plain: Iterator[Batch], batches: int) -> Iterator[Batch]:
-    """Evaluation batches without the rows given up, and empty ones at the end if this shard has fewer than the others."""
-    last: Batch = {}
-    for last in plain:
-        kept = last["index"] >= 0
-        yield {key: value[kept] for key, value in last.items()}
+def _kept(plain: Iterator[Batch], batches: int, spec: dict[str, Any]) -> Iterator[Batch]:
+    """Evaluation batches without the rows given up, and empty ones of ``spec`` at the end if this shard has fewer than the others."""
+    for batch in plain:
+        kept = batch["index"] >= 0
+        yield {key: value[kept] for key, value in batch.items()}
         batches -= 1
     for _ in range(batches):
-        yield {key: value[:0] for key, value in last.items()}
+        yield {key: np.empty((0, *one.shape[1:]), one.dtype.as_numpy_dtype) for key, one in spec.items()}

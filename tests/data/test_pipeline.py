@@ -237,6 +237,16 @@ def test_evaluation_keeps_order_and_the_rest(source, count):
         assert [value.dtype for value in part.values()] == [np.uint8, np.int32, np.int64]
 
 
+def test_a_shard_without_any_row_gives_empty_batches_of_the_same_form(tmp_path):
+    for i in range(3):
+        Image.fromarray(np.full((9, 9, 3), i, np.uint8)).save(tmp_path / f"{i}.png")
+    for source in (folder(tmp_path), from_arrays(np.zeros((3, 8, 8, 3), np.uint8))):
+        (full,), (empty,) = (list(eval_batches(source, SMALL, batch_size=8, shard=Shard(i, 2))) for i in range(2))
+        assert {key: (value.shape, value.dtype) for key, value in empty.items()} == {
+            key: ((0, *value.shape[1:]), value.dtype) for key, value in full.items()
+        }
+
+
 def test_evaluation_of_images_of_the_right_size_is_the_identity():
     class Square(Mine):
         def __getitem__(self, i: int) -> dict:
