@@ -1,7 +1,7 @@
 """Your own texts: a file of lines, JSONL, CSV or TSV, or a folder (docs/text.md); labels are not needed.
 
 Command:  byol-jax pretrain --config configs/text.py --config.data.path=my/texts.txt --workdir runs/mine
-          before it, once: byol-jax data tokenizer --config configs/text.py --config.data.path=my/texts.txt   (writes tokenizer.json here)
+          before it, once: byol-jax data tokenizer --config configs/text.py --config.data.path=my/texts.txt   (writes runs/text/tokenizer.json)
 Hardware: one GPU or TPU chip for a corpus of a million passages; a corpus of some thousand trains on two CPU cores.
 Expected: depends on the texts. Nothing was measured with these values; configs/text_small.py is a smaller form that was.
 """
@@ -20,7 +20,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.batch_size = 256
     config.epochs = 20
     config.data.update(source="text", path=".")
-    config.text.update(preset="document", tokenizer="tokenizer.json", length=128)
+    config.text.update(preset="document", tokenizer="runs/text/tokenizer.json", length=128)
     config.encoder.name = "bert_small"
     config.method.update(tau=0.99)
     for head in (config.method.projector, config.method.predictor):
