@@ -1,7 +1,7 @@
 """Your own texts: a file of lines, JSONL, CSV or TSV, or a folder (docs/text.md); labels are not needed.
 
 Command:  byol-jax pretrain --config configs/text.py --config.data.path=my/texts.txt --workdir runs/mine
-          before it, once: byol-jax data tokenizer --config configs/text.py --config.data.path=my/texts.txt   (writes runs/text/tokenizer.json)
+          before it, once: byol-jax data tokenizer --config configs/text.py --config.data.path=my/texts.txt
 Hardware: one GPU or TPU chip for a corpus of a million passages; a corpus of some thousand trains on two CPU cores.
 Expected: depends on the texts. Nothing was measured with these values; configs/text_small.py is a smaller form that was.
 """
