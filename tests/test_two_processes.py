@@ -221,6 +221,7 @@ def test_when_one_fails_both_end_within_seconds(cache, tmp_path, failure, told):
     assert (tmp_path / "checkpoints" / "5").is_dir()
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_texts_as_one_does(cache, tmp_path):
     """Through the command line, each on its half of every batch, on two devices in all."""
     texts = sentences(40, longest=12, seed=0)

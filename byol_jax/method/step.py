@@ -10,6 +10,7 @@ A step, for online parameters theta and target parameters xi (paper, section 3.1
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -133,7 +134,7 @@ def make_train_step(
         rows = rows_of(batch)
         check_rows(rows, devices, accumulate)
         keys = jax.random.split(jax.random.fold_in(key, state.step), rows)
-        networks = state.replace(opt_state=())  # type: ignore[attr-defined]  # the optimizer's may be sharded: it stays outside
+        networks = dataclasses.replace(state, opt_state=())  # the optimizer's may be sharded: it stays outside
         grads, online_stats, target_stats, metrics = over_devices(networks, batch, keys)
 
         updates, opt_state = tx.update(grads, state.opt_state, state.trained)
@@ -177,7 +178,7 @@ def make_metrics(
     def metrics(state: ByolState, batch: Batch) -> Metrics:
         rows = rows_of(batch)
         check_rows(rows, devices, 1)
-        return over_devices(state.replace(opt_state=()), batch, jax.random.split(key, rows))  # type: ignore[attr-defined]
+        return over_devices(dataclasses.replace(state, opt_state=()), batch, jax.random.split(key, rows))
 
     return metrics
 
