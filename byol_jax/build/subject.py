@@ -69,7 +69,7 @@ class Subject:
         """
         found: dict[str, evaluate.Embed] = {**self.sentence_encoders()}
         corpus = self._training_texts()
-        if len(set(corpus)) > 1:
+        if len(corpus) > 1:
             found = evaluate.with_whitened(found, corpus)
         return {**found, "TF-IDF": evaluate.TfIdf([*corpus, *judged])}
 

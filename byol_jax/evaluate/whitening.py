@@ -6,6 +6,7 @@ directions that all texts share may fill them. Su et al. 2021 (arXiv 2103.15316,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,23 +20,25 @@ class Whitened:
     """``embed`` less the corpus's mean, turned and scaled so that its covariance over the corpus is the identity.
 
     The covariance is shrunk towards a multiple of the identity, as far as Ledoit and Wolf's rule says (2004; scikit-learn's): a small
-    corpus does not know all of its directions.
+    corpus does not know all of its directions. In what never differs over the corpus all texts are alike afterwards, those of a collapsed
+    encoder in everything: zeros.
     """
 
     def __init__(self, embed: Embed, corpus: Sequence[str], *, name: str = "embed") -> None:
         """Learns from at most 10,000 texts of the corpus, evenly spaced. No text to be judged needs to be among them.
 
         Raises:
-          ValueError: fewer than two texts, or embeddings that are all the same.
+          ValueError: fewer than two texts, or embeddings of a wrong shape or not finite; ``name`` says whose they are.
         """
         from sklearn.covariance import ledoit_wolf  # dear to import
 
-        found = embedded(embed, corpus[:: -(-len(corpus) // CORPUS) or 1], name=name).astype(np.float64) if corpus else np.zeros((0, 0))
-        if len(found) < 2 or not np.ptp(found, axis=0).any():
-            raise ValueError(f"{name}: whitening learns from two different embeddings or more; the corpus has {len(corpus)} texts")
+        if len(corpus) < 2:
+            raise ValueError(f"{name}: whitening learns from a corpus of two texts or more; got {len(corpus)}")
+        found = embedded(embed, corpus[:: math.ceil(len(corpus) / CORPUS)], name=name).astype(np.float64)
         self.embed, self.name, self.mean = embed, name, found.mean(0)
-        variances, directions = np.linalg.eigh(ledoit_wolf(found)[0])
-        self.directions = directions / np.sqrt(np.maximum(variances, variances.max() * np.finfo(np.float32).eps))
+        variances, directions = np.linalg.eigh(ledoit_wolf(found - self.mean, assume_centered=True)[0])
+        known = variances > variances.max() * np.finfo(np.float32).eps
+        self.directions = directions * np.where(known, 1 / np.sqrt(np.where(known, variances, 1.0)), 0.0)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [N, D]."""
