@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 VARIANTS = {
     "imagenet": (
-        "e40 e100 e300 e1000 b512 r18 r34 r50x2 r50x3 r50x4 r101 r101x2 r101x3 r152 r152x2 r152x3 r200 r200x2".split()  # noqa: SIM905
+        "e40 e100 e300 e1000 b512 r18 r34 r50x2 r50x3 r50x4 r101 r101x2 r101x3 r152 r152x2 r152x3 r200 r200x2 vit_s16 vit_b16".split()  # noqa: SIM905
     ),
     "fashion_mnist": ["tfds"],
     "cifar10": ["e200", "small"],
@@ -132,6 +132,14 @@ def test_the_512_batch_setup_of_appendix_g() -> None:
     spec = load("imagenet:b512")
     got = (spec.batch_size, spec.epochs, spec.optimizer.learning_rate, spec.method.tau, spec.optimizer.weight_decay)
     assert got == (512, 1000, 0.4, 0.9995, 1.5e-6)
+
+
+@pytest.mark.parametrize("name", ["vit_s16", "vit_b16"])
+def test_vits_as_moco_v3_sets_them(name: str) -> None:
+    spec = load(f"imagenet:{name}")
+    chosen = spec.optimizer
+    assert (spec.encoder.name, spec.batch_size, spec.epochs, spec.method.tau) == (name, 4096, 300, 0.99)
+    assert (chosen.name, chosen.learning_rate, chosen.weight_decay, chosen.warmup_epochs) == ("adamw", 1.5e-4, 0.1, 40)
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion_mnist", "fashion_mnist:tfds", "cifar10", "cifar10:e200", "cifar10:small", "stl10"])
