@@ -311,7 +311,14 @@ def test_outputs_in_float64(name: str) -> None:
         compare_outputs(fixture, forward(fixture, np.float64), "f64/", evaluated=1e-12, trained=1e-11)
 
 
-@pytest.mark.parametrize(("name", "count"), [("ResNet18", 3), ("ResNet50", 1), pytest.param("ResNet50", 3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("ResNet50", 1),
+        pytest.param("ResNet18", 3, marks=pytest.mark.slow),
+        pytest.param("ResNet50", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_steps_in_float64(name: str, count: int) -> None:
     fixture = load(name)
     with float64():

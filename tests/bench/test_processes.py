@@ -117,6 +117,7 @@ def test_a_row_whose_process_fails_ends_with_code_1(held: str, capsys: pytest.Ca
     assert "--json lines.txt: must end in .jsonl" in told.err
 
 
+@pytest.mark.slow
 def test_two_processes_measure_one_step(held: str, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--processes", "2", "--config", held, "--config.seed=3", "--repeats", "2", "--json", "lines.jsonl"]
     assert processes.main(argv) == 0
