@@ -15,8 +15,8 @@ Expected: linear evaluation, top-1 %, from the paper unless said otherwise. None
     r18, r34  ResNet-18 and -34, 1000 epochs                           no published number known to us
     r50x2     a wider or deeper network of Table 1, 1000 epochs:       77.4   r50x3 78.2   r50x4 78.6
               r101 76.4   r101x2 78.7   r101x3 78.4   r152 77.3   r152x2 79.0   r152x3 79.5   r200 77.8   r200x2 79.6
-    vit_s16   ViT-S/16, 300 epochs, AdamW as MoCo v3 sets it           71.0 (BYOL in the MoCo v3 paper, arXiv 2104.02057, Table 4)
-    vit_b16   ViT-B/16, the same                                       73.9 (the same table)
+    vit_s16   ViT-S/16, 300 epochs, AdamW as MoCo v3 sets it           71.4 (BYOL with ViT-S in the DINO paper, Table 2)
+    vit_b16   ViT-B/16, the same                                       no published number known to us
 
 On TPU and recent GPUs ``--config.encoder.dtype=bfloat16`` saves time and memory; the paper's numbers are float32.
 """
@@ -54,7 +54,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
         config.batch_size = 512
         config.method.update(tau=0.9995)
         config.optimizer.update(learning_rate=0.4)
-    if variant in VITS:  # MoCo v3 paper, Section 4.3, and its README
+    if variant in VITS:  # the commands in the README of MoCo v3
         config.epochs = 300
         config.encoder.update(name=variant)
         config.method.update(tau=0.99)
