@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -87,10 +87,10 @@ class Views:
         """The recipe without its photometric part: what classifiers are trained on."""
         return self.both(rotation=0.0, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0)
 
-    def both(self, **changes: object) -> Views:
+    def both(self, **changes: Any) -> Views:
         """The same recipe with the given ``View`` fields changed in both views."""
-        view1 = dataclasses.replace(self.view1, **changes)  # type: ignore[arg-type]
-        view2 = dataclasses.replace(self.view2, **changes)  # type: ignore[arg-type]
+        view1 = dataclasses.replace(self.view1, **changes)
+        view2 = dataclasses.replace(self.view2, **changes)
         return dataclasses.replace(self, view1=view1, view2=view2)
 
 
@@ -190,10 +190,10 @@ class TextViews:
         """The recipe with whole texts, nothing hidden: what classifiers are trained on."""
         return self.both(span=(1.0, 1.0), delete=0.0, reorder=0, mask=0.0)
 
-    def both(self, **changes: object) -> TextViews:
+    def both(self, **changes: Any) -> TextViews:
         """The same recipe with the given ``TextView`` fields changed in both views."""
-        view1 = dataclasses.replace(self.view1, **changes)  # type: ignore[arg-type]
-        view2 = dataclasses.replace(self.view2, **changes)  # type: ignore[arg-type]
+        view1 = dataclasses.replace(self.view1, **changes)
+        view2 = dataclasses.replace(self.view2, **changes)
         return dataclasses.replace(self, view1=view1, view2=view2)
 
 

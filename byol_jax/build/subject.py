@@ -9,8 +9,8 @@ from typing import Any
 
 from byol_jax import evaluate
 from byol_jax.build import objects, texts
-from byol_jax.build.runs import load_encoder, read_spec, test_or_error
-from byol_jax.config import ConfigError, Spec
+from byol_jax.build.runs import load_sentence_encoder, read_spec, test_or_error
+from byol_jax.config import Spec
 from byol_jax.convert.weights import ConvertError
 from byol_jax.workdir import folder
 
@@ -93,6 +93,4 @@ def sentence_encoders(workdir: str | os.PathLike[str]) -> dict[str, evaluate.Sen
       ValueError: as ``load_sentence_encoder``.
     """
     spec = read_spec(workdir)
-    if spec.text.preset is None:
-        raise ConfigError([f"--workdir {workdir}: is a run of images; load_encoder gives its encoder"])
-    return Subject(spec, load_encoder(workdir, spec=spec), folder(workdir)).sentence_encoders()
+    return Subject(spec, load_sentence_encoder(workdir, spec=spec).encoder, folder(workdir)).sentence_encoders()

@@ -250,5 +250,6 @@ class Form:
 class Spec(Form):
     """A whole run, checked. Exactly one of ``epochs`` and ``steps`` is set."""
 
+    # Two keys are of another class than in a file: what it may leave open (None: as the preset) is settled here.
     views: ViewsSpec = field(default_factory=ViewsSpec)  # type: ignore[assignment]
     text: TextSpec = field(default_factory=TextSpec)  # type: ignore[assignment]

@@ -11,7 +11,7 @@ import mmap
 import os
 import pickletools
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def load(path: str | os.PathLike[str]) -> Any:
             raise ConvertError(f"{path}: {'is empty' if not size else f'is not a pickle (it begins with {head!r})'}{hint}")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:  # unlike a file's, its read(n) never allocates n
             try:
-                return _Machine(budget=size).run(pickletools.genops(content))  # type: ignore[arg-type]
+                return _Machine(budget=size).run(pickletools.genops(cast("IO[bytes]", content)))  # it has what genops calls
             except ConvertError as error:
                 raise ConvertError(f"{path}: {error}") from None
             except Exception as error:  # a hostile or damaged file may trip any line below in any way

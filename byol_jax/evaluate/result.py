@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rich import box
@@ -16,6 +17,7 @@ from rich.table import Table
 from byol_jax.workdir import folder
 
 
+@dataclass(frozen=True)
 class Result:
     """Base of the result dataclasses. Accuracies are shares in [0, 1]; tables show per cent."""
 
@@ -44,7 +46,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON-ready data (keys of mappings become text)."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
 def percent(share: float) -> str:

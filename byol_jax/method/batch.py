@@ -19,11 +19,11 @@ def no_augment(keys: jax.Array, batch: Batch) -> Batch:
 
 def rows_of(batch: Batch) -> int:
     """The number of examples in a batch: every leaf is [B, ...]."""
-    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(batch)}
-    if len(sizes) != 1 or None in sizes:
+    sizes = {tuple(leaf.shape[:1]) for leaf in jax.tree.leaves(batch)}
+    if len(sizes) != 1 or () in sizes:
         shapes = {name: jax.tree.map(jnp.shape, value) for name, value in batch.items()}
         raise ValueError(f"all arrays of a batch must have the same number of rows; got {shapes}")
-    return int(sizes.pop())  # type: ignore[arg-type]
+    return int(sizes.pop()[0])
 
 
 def check_rows(rows: int, devices: int, accumulate: int) -> None:

@@ -39,9 +39,12 @@ def fitting_mesh(mesh: Mesh | None, batch_size: int, accumulate: int) -> Mesh:
 
 def length(steps: int | None, epochs: float | None, examples: int, batch_size: int) -> int:
     """Steps of the run: given, or whole batches in that many epochs."""
-    if (steps is None) == (epochs is None):
+    if steps is not None and epochs is None:
+        total = steps
+    elif epochs is not None and steps is None:
+        total = int(epochs * examples // batch_size)
+    else:
         raise ValueError(f"steps = {steps}, epochs = {epochs}: give exactly one of them")
-    total = steps if steps is not None else int(epochs * examples // batch_size)  # type: ignore[operator]
     if total < 1:
         raise ValueError(f"steps = {steps}, epochs = {epochs}: {examples} examples in batches of {batch_size} make no step")
     return total
