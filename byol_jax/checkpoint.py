@@ -7,6 +7,7 @@ Orbax writes a checkpoint under a temporary name and renames it when its last by
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import math
@@ -117,7 +118,7 @@ class Checkpoints:
         self.wait()
         self._saving = step
         note = {**self._note, "step": step, "byol_jax": __version__}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(note))
+        args = ocp.args.Composite(state=ocp.args.StandardSave(_kept(state)), note=ocp.args.JsonSave(note))
         numbers = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
         with self._writing():
             self._manager.save(step, args=args, metrics=numbers, force=True)
@@ -136,11 +137,12 @@ class Checkpoints:
         candidates = [step] if step is not None else list(reversed(self.steps()))
         if not candidates or not set(candidates) <= set(self.steps()):
             raise CheckpointError(f"checkpoints: no step {step or ''} in {self.directory}; there: {self.steps() or 'none'}")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        abstract = _kept(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
         for candidate in candidates:
             try:
                 self._check_fit(abstract, candidate)
-                return self._manager.restore(candidate, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+                found = self._manager.restore(candidate, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+                return found if isinstance(found, type(like)) else dataclasses.replace(like, **found)
             except CheckpointError:
                 raise
             except Exception as error:
@@ -246,6 +248,14 @@ class Checkpoints:
                 f"checkpoint at step {step} in {self.directory}: does not fit this run: {'; '.join(wrong[:3])}{more}. "
                 "Resume with the network and optimizer it was started with, or choose another workdir"
             )
+
+
+def _kept(state: Any) -> Any:
+    """What is written of a state: a dataclass as a dict, without fields at their default: one added later leaves old files valid."""
+    if not dataclasses.is_dataclass(state):
+        return state
+    values = {field.name: (getattr(state, field.name), field.default) for field in dataclasses.fields(state)}
+    return {name: value for name, (value, default) in values.items() if default is dataclasses.MISSING or value != default}
 
 
 def _leaves(tree: Any) -> dict[str, str]:

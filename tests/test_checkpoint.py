@@ -1,7 +1,6 @@
 """Checkpoints: what is kept, what is refused, what survives a kill, a full disk and another mesh."""
 
-from __future__ import annotations
-
+import dataclasses
 import gc
 import importlib.metadata
 import logging
@@ -189,6 +188,18 @@ def test_another_network_is_refused_by_name_of_the_leaf(open_checkpoints):
         checkpoints.restore(state_of(1.0).replace(probe={"kernel": jnp.zeros(3)}))
     with pytest.raises(CheckpointError, match="target/batch_stats/mean: only in the checkpoint"):
         checkpoints.restore(state_of(1.0).replace(target={"params": state_of(1.0).target["params"]}))
+
+
+def test_a_memory_is_kept_and_one_that_is_empty_leaves_no_trace(open_checkpoints):
+    checkpoints = open_checkpoints()
+    full = dataclasses.replace(state_of(1.5), memory={"threshold": jnp.float32(0.25)})
+    checkpoints.save(10, full)
+    checkpoints.save(20, state_of(2.5))
+    checkpoints.wait()
+    assert_same_bits(checkpoints.restore(full, 10), full)
+    assert checkpoints.restore(state_of(0.0), 20).memory == ()
+    with pytest.raises(CheckpointError, match="has no memory; it has online, opt_state, probe, step, target"):
+        checkpoints.restore_raw(["memory"], 20)
 
 
 def test_some_fields_without_the_optimizer(open_checkpoints, tmp_path):

@@ -17,7 +17,7 @@ from byol_jax.bench.result import OFFICIAL, Result, Row
 from byol_jax.bench.setup import Setup, assemble, noise
 from byol_jax.bench.timing import in_turns, what_is_left
 from byol_jax.config import ConfigError, Spec
-from byol_jax.method import ByolState, make_train_step, target
+from byol_jax.method import ByolState, make_train_step
 from byol_jax.method.step import TrainStep
 from byol_jax.models import ResNet
 from byol_jax.train import start
@@ -74,11 +74,10 @@ def update(setup: Setup) -> Callable[[], Any]:
     def change(state: ByolState, grads: Any) -> ByolState:
         updates, opt_state = setup.tx.update(grads, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
-        follower = state.target
-        if setup.method.target == "ema":
-            follower = {**follower, "params": target.update(follower["params"], trained["online"], setup.ema(state.step))}
+        stats = state.target.get("batch_stats", {})
+        follower, _ = setup.method.follower.move(state.target, stats, trained["online"], partial(setup.ema, state.step))
         online = {**state.online, "params": trained["online"]}
-        return ByolState(state.step + 1, online, follower, opt_state, trained["probe"])
+        return ByolState(state.step + 1, online, follower, opt_state, trained["probe"], state.memory)
 
     held = {"state": setup.state()}
     where = start.layout(held["state"], setup.mesh, setup.spec.optimizer.shard_state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,36 @@ from byol_jax.method.precision import at_least_float32
 if TYPE_CHECKING:
     from byol_jax.method.network import Outputs
 
+Metrics = dict[str, jax.Array]
+Loss = Callable[["Outputs", "Outputs"], tuple[jax.Array, Metrics]]
 Normalization = Literal["l2", "layer", "batch", "none"]
 _EPSILON = 1e-5  # of the layer and batch normalisations' variance
+
+
+class MemoryLoss(Protocol):
+    """A loss that carries something from step to step; it lives in ``ByolState.memory``, and so in checkpoints."""
+
+    def start(self) -> Any:
+        """The memory before the first step: a pytree of arrays."""
+
+    def __call__(self, online: Outputs, target: Outputs, memory: Any) -> tuple[jax.Array, Metrics, Any]:
+        """The scalar loss, metrics, and the memory for the next step: the same on every device."""
+
+
+def remembering(loss: Loss | MemoryLoss) -> MemoryLoss:
+    """A loss as one with a memory: () where it has none."""
+    return loss if hasattr(loss, "start") else _Forgetful(loss)  # type: ignore[return-value,arg-type]
+
+
+class _Forgetful:
+    def __init__(self, loss: Loss) -> None:
+        self._loss = loss
+
+    def start(self) -> Any:
+        return ()
+
+    def __call__(self, online: Outputs, target: Outputs, memory: Any) -> tuple[jax.Array, Metrics, Any]:
+        return *self._loss(online, target), memory
 
 
 def normalize(x: jax.Array) -> jax.Array:
@@ -33,7 +61,7 @@ def regression(prediction: jax.Array, projection: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(normalize(prediction) - normalize(projection)), axis=-1)
 
 
-def regression_loss(online: Outputs, target: Outputs) -> tuple[jax.Array, dict[str, jax.Array]]:
+def regression_loss(online: Outputs, target: Outputs) -> tuple[jax.Array, Metrics]:
     """Mean over the batch of both terms, summed (not averaged) over the two views: between 0 and 8.
 
     Leaves are [2, B, ...]. Term v compares the online prediction of view v with the target's projection of the other view.
@@ -47,7 +75,7 @@ def regression_loss(online: Outputs, target: Outputs) -> tuple[jax.Array, dict[s
     return loss, {"cosine_1": cosine[0], "cosine_2": cosine[1]}
 
 
-def normalized_regression_loss(normalization: Normalization) -> Callable[[Outputs, Outputs], tuple[jax.Array, dict[str, jax.Array]]]:
+def normalized_regression_loss(normalization: Normalization) -> Loss:
     """The regression loss with vectors made comparable in another way than by their length (paper Table 20).
 
     "l2" is ``regression_loss`` itself; "layer" takes each vector's own mean and standard deviation out of it, "batch" those of every
@@ -58,7 +86,7 @@ def normalized_regression_loss(normalization: Normalization) -> Callable[[Output
     if normalization not in ("layer", "batch", "none"):
         raise ValueError(f"normalization = {normalization!r}: choose l2, layer, batch or none")
 
-    def loss(online: Outputs, target: Outputs) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(online: Outputs, target: Outputs) -> tuple[jax.Array, Metrics]:
         _, cosines = regression_loss(online, target)
         given, wanted = _standardize(online.prediction, normalization), _standardize(target.projection[::-1], normalization)
         return jnp.square(given - wanted).sum(axis=-1).mean(axis=1).sum(), cosines
@@ -79,7 +107,7 @@ def _batch_mean(x_VxBxP: jax.Array) -> jax.Array:
     return jax.lax.pmean(x_VxBxP.mean(axis=1, keepdims=True), AXIS)
 
 
-def contrastive_loss(beta: float, temperature: float) -> Callable[[Outputs, Outputs], tuple[jax.Array, dict[str, jax.Array]]]:
+def contrastive_loss(beta: float, temperature: float) -> Loss:
     """Equation 8 of the paper: BYOL at ``beta`` 0, SimCLR at ``beta`` 1 without target and predictor. Runs inside ``shard_map``.
 
     A term, for S(u, w) the cosine of the online prediction of u and the target's projection of w, is
@@ -90,7 +118,7 @@ def contrastive_loss(beta: float, temperature: float) -> Callable[[Outputs, Outp
     if temperature <= 0:
         raise ValueError(f"temperature = {temperature}: must be above 0")
 
-    def loss(online: Outputs, target: Outputs) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(online: Outputs, target: Outputs) -> tuple[jax.Array, Metrics]:
         attraction, metrics = regression_loss(online, target)
         crowd = _crowding(normalize(online.prediction), normalize(target.projection), temperature)
         return attraction + 2 * beta * temperature * crowd.mean(axis=1).sum(), metrics | {"crowding": crowd.mean()}

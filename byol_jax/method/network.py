@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
 
 from byol_jax.method.heads import MLP, fan_in_init
-from byol_jax.method.loss import regression_loss
+from byol_jax.method.loss import Loss, MemoryLoss, regression_loss, remembering
+from byol_jax.method.passes import Passes, clean
+from byol_jax.method.target import TARGETS, Target
 
 
 class Outputs(NamedTuple):
@@ -19,10 +20,6 @@ class Outputs(NamedTuple):
     embedding: Any  # y = f(x): [B, D], what is kept after training
     projection: Any  # z = g(y): [B, P], what the target offers
     prediction: Any  # q(z): [B, P], what the online network says of the target's projection
-
-
-Target = Literal["ema", "stop_gradient", "online"]
-Loss = Callable[[Outputs, Outputs], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 class Network(nn.Module):
@@ -52,23 +49,36 @@ class Byol:
       encoder: any ``nn.Module`` called as ``encoder(x, train)`` and returning [B, D].
       projector, predictor: modules of the same signature; the paper's 4096-256 heads by default.
       loss: ``fn(online, target) -> (scalar, metrics)`` on ``Outputs`` whose leaves are [2, B, ...], view first;
-        no gradient flows into ``target``, unless that is "online".
+        no gradient flows into ``target``, unless that is "online". One that carries something from step to step is a ``MemoryLoss``.
       num_classes: above 0, a linear probe learns the labels from the detached embedding during training.
         It tells how good the embedding is; it teaches the encoder nothing.
       target: whose projections are predicted: "ema", the target network (BYOL); "stop_gradient", the online network's own, as constants;
-        "online", the same with their gradient, as SimCLR does (paper Table 19). With the last two there is no target network.
+        "online", the same with their gradient, as SimCLR does (paper Table 19); or a ``Teacher``. With the two middle ones there is no
+        target network.
+      passes: what the online network sees in a step: the views as they are, or as an ``Adversary`` makes them.
     """
 
     encoder: nn.Module
     projector: nn.Module = field(default_factory=MLP)
     predictor: nn.Module = field(default_factory=MLP)
-    loss: Loss = regression_loss
+    loss: Loss | MemoryLoss = regression_loss
     num_classes: int = 0
-    target: Target = "ema"
+    target: str | Target = "ema"
+    passes: Passes = clean
 
     def __post_init__(self) -> None:
-        if self.target not in get_args(Target):
-            raise ValueError(f"Byol(target={self.target!r}): choose {', '.join(get_args(Target))}")
+        if isinstance(self.target, str) and self.target not in TARGETS:
+            raise ValueError(f"Byol(target={self.target!r}): choose {', '.join(TARGETS)}, or a Teacher")
+
+    @property
+    def follower(self) -> Target:
+        """The target, by its name or as it was given."""
+        return TARGETS[self.target] if isinstance(self.target, str) else self.target
+
+    @property
+    def memory_loss(self) -> MemoryLoss:
+        """The loss, with a memory that is () where it needs none."""
+        return remembering(self.loss)
 
     def network(self) -> Network:
         # copies: one module given twice (a head as projector and predictor) would share its weights

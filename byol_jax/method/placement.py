@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -22,12 +23,12 @@ def data_mesh(mesh: Mesh | None) -> Mesh:
     return mesh
 
 
-def born_replicated(fresh: Callable[[jax.Array], ByolState], key: jax.Array, mesh: Mesh) -> ByolState:
-    """fresh(key), on every device of the mesh.
+def born_replicated(fresh: Callable[..., ByolState], given: tuple[Any, ...], mesh: Mesh) -> ByolState:
+    """fresh(*given), on every device of the mesh.
 
     A state that begins where a step leaves it does not make the second step compile again. Initialisers are hundreds of small loops
     that run once, and XLA for CPUs takes minutes to polish those of a ResNet-50: there it is told not to.
     """
-    traced = isinstance(key, jax.core.Tracer)  # an outer jit compiles as it likes
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given))  # an outer jit compiles as it likes
     once = {"xla_backend_optimization_level": "0"} if mesh.devices.flat[0].platform == "cpu" and not traced else None
-    return jax.jit(fresh, out_shardings=NamedSharding(mesh, P()), compiler_options=once)(key)
+    return jax.jit(fresh, out_shardings=NamedSharding(mesh, P()), compiler_options=once)(*given)

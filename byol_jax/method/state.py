@@ -22,6 +22,7 @@ class ByolState:
       target: the same of the target network. Its params follow the online ones, its batch_stats are its own. {} where the method has none.
       opt_state: of one optimizer over {"online": params, "probe": probe}.
       probe: params of the online linear probe; {} if there is none.
+      memory: what a loss carries from step to step; () for one that carries nothing.
     """
 
     step: jax.Array
@@ -29,6 +30,7 @@ class ByolState:
     target: dict[str, Any]
     opt_state: optax.OptState
     probe: dict[str, Any]
+    memory: Any = ()
 
     @property
     def trained(self) -> dict[str, Any]:

@@ -21,18 +21,18 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from byol_jax.method import target
 from byol_jax.method.batch import Augment, Batch, both_views, check_rows, labels_of, mean_over_parts, micro_batches, no_augment, rows_of
 from byol_jax.method.diagnostics import embedding_std
 from byol_jax.method.network import Byol, Outputs
 from byol_jax.method.norms import apply_to_views, check_norms
+from byol_jax.method.passes import Pass
 from byol_jax.method.placement import AXIS, born_replicated, data_mesh
 from byol_jax.method.probe import labelled_share, probe_metrics
 from byol_jax.method.state import ByolState
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[ByolState, Batch], tuple[ByolState, Metrics]]
-ApplyToViews = Callable[..., tuple[Outputs, Any]]
+ApplyToViews = Callable[..., Any]
 
 
 def init(
@@ -47,7 +47,7 @@ def init(
     """A fresh state at step 0, a copy on every device.
 
     Online and target network start from different keys: the target is not a copy (as in the official code). Where ``method.target`` is
-    not "ema" there is none.
+    "stop_gradient" or "online" there is none.
 
     Args:
       batch: as the network sees it, {"view1", "view2"[, "label"]}; with ``augment``, as the host sends it. Only shapes are used,
@@ -62,21 +62,22 @@ def init(
     network = method.network()
     check_norms(network, view, AXIS, devices=1)
 
-    def fresh(key: jax.Array) -> ByolState:
+    def fresh(key: jax.Array, given: dict[str, Any]) -> ByolState:
         online_key, target_key, probe_key = jax.random.split(key, 3)
         blank = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), view)
 
         def begin(key: jax.Array) -> dict[str, Any]:
             return {"batch_stats": {}, **network.init({"params": key, "dropout": key}, blank, True)}
 
-        online, target = begin(online_key), begin(target_key) if method.target == "ema" else {}
+        online, target = begin(online_key), method.follower.begin(lambda: begin(target_key), given)
         probe = {}
         if method.num_classes:
             outputs: Any = network.apply(online, blank, False)
             probe = method.probe().init(probe_key, outputs.embedding)["params"]
-        return ByolState(jnp.zeros((), jnp.int32), online, target, tx.init({"online": online["params"], "probe": probe}), probe)
+        opt_state, memory = tx.init({"online": online["params"], "probe": probe}), method.memory_loss.start()
+        return ByolState(jnp.zeros((), jnp.int32), online, target, opt_state, probe, memory)
 
-    return born_replicated(fresh, key, data_mesh(mesh))
+    return born_replicated(fresh, (key, method.follower.given()), data_mesh(mesh))
 
 
 def make_train_step(
@@ -135,23 +136,20 @@ def make_train_step(
         check_rows(rows, devices, accumulate)
         keys = jax.random.split(jax.random.fold_in(key, state.step), rows)
         networks = dataclasses.replace(state, opt_state=())  # the optimizer's may be sharded: it stays outside
-        grads, online_stats, target_stats, metrics = over_devices(networks, batch, keys)
+        grads, (online_stats, target_stats, memory), metrics = over_devices(networks, batch, keys)
 
         updates, opt_state = tx.update(grads, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         metrics |= {"grad_norm": optax.tree.norm(grads["online"])}
-        follower = state.target
-        if method.target == "ema":
-            metrics["tau"] = ema(state.step)
-            params = target.update(state.target["params"], trained["online"], metrics["tau"])
-            follower = {"params": params, "batch_stats": target_stats}
-        metrics |= {name: schedule(state.step) for name, schedule in (log or {}).items()}
+        follower, moved = method.follower.move(state.target, target_stats, trained["online"], partial(ema, state.step))
+        metrics |= moved | {name: schedule(state.step) for name, schedule in (log or {}).items()}
         new_state = ByolState(
             step=state.step + 1,
             online={"params": trained["online"], "batch_stats": online_stats},
             target=follower,
             opt_state=opt_state,
             probe=trained["probe"],
+            memory=memory,
         )
         return new_state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
@@ -193,18 +191,18 @@ def _gradients(
     state: ByolState,
     batch: Batch,
     keys: jax.Array,
-) -> tuple[Any, Any, Any, Metrics]:
-    """Inside shard_map: the rows of one device in; gradients, batch statistics (online, target) and metrics of the whole batch out."""
+) -> tuple[Any, Any, Metrics]:
+    """Inside shard_map: the rows of one device in; gradients, what is carried on, and metrics of the whole batch out."""
     share = labelled_share(labels_of(batch), AXIS) if method.num_classes else None
 
-    def micro_step(stats: tuple[Any, Any], part: tuple[Batch, jax.Array]) -> tuple[tuple[Any, Any], tuple[Any, Metrics]]:
-        objective, target_stats = _prepared(method, augment, apply, devices, state, stats, share, *part)
-        grads, (online_stats, metrics) = jax.grad(objective, has_aux=True)(state.trained)
-        return (online_stats, target_stats), (grads, metrics)
+    def micro_step(carried: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, tuple[Any, Metrics]]:
+        objective, target_stats = _prepared(method, augment, apply, devices, state, carried, share, *part)
+        grads, ((online_stats, memory), metrics) = jax.grad(objective, has_aux=True)(state.trained)
+        return (online_stats, target_stats, memory), (grads, metrics)
 
-    stats, (grads, metrics) = mean_over_parts(micro_step, _stats(state), micro_batches((batch, keys), accumulate), accumulate, unroll)
+    carried, (grads, metrics) = mean_over_parts(micro_step, _carried(state), micro_batches((batch, keys), accumulate), accumulate, unroll)
     grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
-    return grads, *stats, metrics
+    return grads, carried, metrics
 
 
 def _metrics_alone(
@@ -212,14 +210,14 @@ def _metrics_alone(
 ) -> Metrics:
     """Inside shard_map: what ``_gradients`` measures, and nothing else."""
     share = labelled_share(labels_of(batch), AXIS) if method.num_classes else None
-    objective, _ = _prepared(method, augment, apply, devices, state, _stats(state), share, batch, keys)
+    objective, _ = _prepared(method, augment, apply, devices, state, _carried(state), share, batch, keys)
     _, (_, metrics) = objective(state.trained)
     return jax.lax.pmean(metrics, AXIS)
 
 
-def _stats(state: ByolState) -> tuple[Any, Any]:
-    """Batch statistics of the online and the target network."""
-    return state.online["batch_stats"], state.target.get("batch_stats", {})
+def _carried(state: ByolState) -> tuple[Any, Any, Any]:
+    """What each micro-batch takes over from the one before: batch statistics (online, target), and the loss's memory."""
+    return state.online["batch_stats"], state.target.get("batch_stats", {}), state.memory
 
 
 def _prepared(
@@ -228,48 +226,54 @@ def _prepared(
     apply: ApplyToViews,
     devices: int,
     state: ByolState,
-    stats: tuple[Any, Any],
+    carried: tuple[Any, Any, Any],
     share: Any,
     batch: Batch,
     keys: jax.Array,
-) -> tuple[Callable[[dict[str, Any]], tuple[jax.Array, tuple[Any, Metrics]]], Any]:
+) -> tuple[Callable[[dict[str, Any]], tuple[jax.Array, Any]], Any]:
     """(the objective of one device's rows, as a function of what is trained; the target's new batch statistics)."""
     network = method.network()
-    online_stats, target_stats = stats
+    stats, target_stats, memory = carried
     view1, view2 = both_views(augment(keys, batch))
     check_norms(network, view1, AXIS, devices)
     views = jax.tree.map(lambda *pair: jnp.stack(pair), view1, view2)
 
     noise1, noise2 = jax.random.split(jax.random.fold_in(keys[0], 1))
-    wanted = None
-    if method.target == "ema":
-        frozen = {"params": state.target["params"], "batch_stats": target_stats}
-        wanted, target_stats = apply(network, frozen, views, noise1)
+    seen, target_stats = method.follower.look(network, apply, state.target, target_stats, views, noise1)
+
+    def compare(params: Any, stats: Any, views: Any) -> tuple[jax.Array, tuple[Outputs, Any, Any, Metrics]]:
+        given, stats = apply(network, {"params": params, "batch_stats": stats}, views, noise2)
+        loss, metrics, kept = method.memory_loss(given, method.follower.wanted(given, seen), memory)
+        if jnp.shape(loss) != ():
+            raise ValueError(f"the loss must be one number for the batch; it has shape {jnp.shape(loss)}: take its mean over the batch")
+        return loss, (given, stats, kept, metrics)
+
+    passes = method.passes(lambda views: compare(state.trained["online"], stats, views)[0], views, keys)
     answers = (labels_of(batch), share) if method.num_classes else None
-    return partial(_objective, method, apply, online_stats, views, noise2, wanted, answers), target_stats
+    return partial(_objective, method, compare, passes, stats, answers), target_stats
 
 
 def _objective(
-    method: Byol,
-    apply: ApplyToViews,
-    stats: Any,
-    views: Any,
-    noise: jax.Array,
-    wanted: Outputs | None,
-    answers: Any,
-    trained: dict[str, Any],
-) -> tuple[jax.Array, tuple[Any, Metrics]]:
-    """What is minimised over ``trained``: BYOL's loss, and the probe's, which ends at the embedding and learns from ``answers``."""
-    given, stats = apply(method.network(), {"params": trained["online"], "batch_stats": stats}, views, noise)
-    wanted = given if wanted is None else wanted
-    loss, metrics = method.loss(given, wanted if method.target == "online" else jax.lax.stop_gradient(wanted))
-    if jnp.shape(loss) != ():
-        raise ValueError(f"the loss must be one number for the batch; it has shape {jnp.shape(loss)}: take its mean over the batch")
+    method: Byol, compare: Callable[..., Any], passes: tuple[Pass, ...], stats: Any, answers: Any, trained: dict[str, Any]
+) -> tuple[jax.Array, Any]:
+    """What is minimised over ``trained``: BYOL's loss, and the probe's, which ends at the embedding and learns from ``answers``.
+
+    Returns:
+      The loss, and ((batch statistics, memory), metrics); memory and embedding are those of the first pass.
+    """
+    found = []
+    for one in passes:
+        part, (given, moved, memory, metrics) = compare(trained["online"], stats, one.views)
+        stats = moved if one.keeps_statistics else stats
+        found.append((one.weight * part, given, memory, {**metrics, "loss": part}))
+    loss = sum(part for part, *_ in found)
+    _, given, memory, metrics = found[0]
+    named = {f"{one.name}_{key}": value for one, (*_, seen) in zip(passes[1:], found[1:], strict=True) for key, value in seen.items()}
 
     embedding = jax.lax.stop_gradient(given.embedding[0])
-    metrics = {**metrics, "loss": loss, "embedding_std": embedding_std(embedding, AXIS)}
+    metrics = {**metrics, **named, "loss": loss, "embedding_std": embedding_std(embedding, AXIS)}
     if answers is not None:
         logits: Any = method.probe().apply({"params": trained["probe"]}, embedding)
         metrics |= probe_metrics(logits, *answers)
         loss = loss + metrics["probe_loss"]
-    return loss, (stats, metrics)
+    return loss, ((stats, memory), metrics)
