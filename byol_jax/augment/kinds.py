@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax.augment import image, text
+from byol_jax.augment.spaces import Embeddings, Pixels
 from byol_jax.views import TextViews, Views
 
 Recipe = Views | TextViews
@@ -27,6 +28,7 @@ class Kind:
       preprocess: (that array, recipe) -> what the network takes at evaluation.
       seen: recipe -> shape and dtype of one example as the network takes it, [1, ...].
       sent: the same of a view as the host sends it, where views are made there.
+      space: (recipe, encoder module) -> where an adversary may change what the network takes.
     """
 
     views: Callable[[Any, Any], Callable[[jax.Array, Batch], dict[str, jax.Array]]]
@@ -34,6 +36,7 @@ class Kind:
     preprocess: Callable[[jax.Array, Any], jax.Array]
     seen: Callable[[Any], jax.ShapeDtypeStruct]
     sent: Callable[[Any], jax.ShapeDtypeStruct]
+    space: Callable[[Any, Any], Pixels | Embeddings]
 
 
 IMAGES = Kind(
@@ -42,6 +45,7 @@ IMAGES = Kind(
     preprocess=image.preprocess,
     seen=lambda views: jax.ShapeDtypeStruct((1, views.size, views.size, 3), jnp.float32),
     sent=lambda views: jax.ShapeDtypeStruct((1, views.size, views.size, 3), jnp.uint8),
+    space=lambda views, encoder: Pixels(tuple(views.mean), tuple(views.std)),
 )
 TEXTS = Kind(
     views=lambda views, on: text.text_views(views),
@@ -49,6 +53,7 @@ TEXTS = Kind(
     preprocess=lambda tokens, views: tokens,
     seen=lambda views: jax.ShapeDtypeStruct((1, views.length), jnp.int32),
     sent=lambda views: jax.ShapeDtypeStruct((1, views.length), jnp.int32),
+    space=lambda views, encoder: Embeddings(encoder.hidden),
 )
 
 

@@ -29,6 +29,10 @@ ONLY: dict[str, object] = {
     "method.normalization": "l2",
     "method.beta": 0.0,
     "method.target": "ema",
+    "method.adversary.radius": 0.0,
+    "method.denoise.share": 0.0,
+    "method.denoise.bounded": 0.0,
+    "method.teacher.workdir": None,
     "optimizer.accumulate": 1,
 }
 

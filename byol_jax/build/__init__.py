@@ -4,8 +4,9 @@ from byol_jax.build.convert import READERS, convert
 from byol_jax.build.embedding import embed
 from byol_jax.build.evaluations import EVALUATIONS, evaluation
 from byol_jax.build.export import FORMATS, export
+from byol_jax.build.kept import read_spec
+from byol_jax.build.methods import byol
 from byol_jax.build.objects import (
-    byol,
     encoder,
     labelled_source,
     learning_rate,
@@ -21,7 +22,7 @@ from byol_jax.build.objects import (
     warmup_steps,
 )
 from byol_jax.build.records import convert_data, verify_data
-from byol_jax.build.runs import claim, farewell, load_encoder, load_sentence_encoder, pretrain, read_spec, report
+from byol_jax.build.runs import claim, farewell, load_encoder, load_sentence_encoder, pretrain, report
 from byol_jax.build.search import search
 from byol_jax.build.show import describe
 from byol_jax.build.subject import sentence_encoders

@@ -15,7 +15,8 @@ import numpy as np
 import optax
 
 from byol_jax import method
-from byol_jax.build import objects, runs
+from byol_jax.build import methods, objects, runs
+from byol_jax.build.kept import CONFIG, ENCODER_ALONE, ORIGIN
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.config import ConfigError, Spec, default, override, resolve
 from byol_jax.config.check import nearest
@@ -53,7 +54,7 @@ def convert(source: str, file: str, workdir: str | os.PathLike[str], overrides: 
 
 def refuse_run(workdir: str | os.PathLike[str]) -> None:
     """Raises ConfigError for a directory that holds a run."""
-    if (folder(workdir) / runs.CONFIG).exists() or runs.has_checkpoint(workdir):
+    if (folder(workdir) / CONFIG).exists() or runs.has_checkpoint(workdir):
         raise ConfigError([f"--to {workdir}: there is a run in it already; take a new folder"])
 
 
@@ -110,7 +111,7 @@ def whole_state(spec: Spec, training: Training) -> method.ByolState:
     momentum = {**training.momentum, **({} if probe else {"probe": {}})}
     tx = objects.optimizer(spec, optax.constant_schedule(0.0))  # its state is the same under any schedule
     image = jax.ShapeDtypeStruct((jax.device_count(), spec.views.size, spec.views.size, 3), jnp.float32)
-    fresh = partial(method.init, objects.byol(spec, len(training.probe["bias"])), tx, batch={"view1": image, "view2": image})
+    fresh = partial(method.init, methods.byol(spec, len(training.probe["bias"])), tx, batch={"view1": image, "view2": image})
     like = jax.eval_shape(fresh, jax.random.key(0))
     step: Any = np.asarray(training.step, np.int32)
     opt_state = optax.tree_utils.tree_set(like.opt_state, trace=momentum, count=step)
@@ -128,8 +129,8 @@ def write(workdir: str | os.PathLike[str], spec: Spec, weights: Weights, state: 
     finally:
         checkpoints.close()
     (place / "metrics.jsonl").touch()  # a run that has logged nothing yet
-    facts = weights.origin | {"holds": runs.ENCODER_ALONE if weights.state is None else "a whole run"}
-    (place / runs.ORIGIN).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    facts = weights.origin | {"holds": ENCODER_ALONE if weights.state is None else "a whole run"}
+    (place / ORIGIN).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     runs.claim(workdir, spec)
 
 

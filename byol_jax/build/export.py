@@ -12,6 +12,7 @@ from typing import Any
 from byol_jax import evaluate
 from byol_jax.build import runs
 from byol_jax.build.hub import story_of
+from byol_jax.build.kept import read_spec
 from byol_jax.build.texts import TOKENIZER
 from byol_jax.config import ConfigError, Spec
 from byol_jax.convert import huggingface
@@ -93,7 +94,7 @@ def export(
     """
     if licence is not None and kind != "hub":
         raise ConfigError([f"--licence {licence}: stands on the card of --to hub; {kind} has no place for it"])
-    if kind == "hub" and spec != runs.read_spec(workdir):
+    if kind == "hub" and spec != read_spec(workdir):
         raise ConfigError(["--to hub: the card tells the run as it was; leave out --config.KEY=..."])
     encoder = runs.load_encoder(workdir, step=step, spec=spec)
     return FORMATS[kind](Order(encoder, Path(output), runs.checkpoint_note(workdir, step), folder(workdir), licence or "other"))

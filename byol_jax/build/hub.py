@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from byol_jax.build import runs
+from byol_jax.build.kept import ORIGIN, read_spec
 from byol_jax.config import Spec, flat, to_json
 from byol_jax.convert.hub import Story
 from byol_jax.workdir import folder
@@ -22,8 +22,8 @@ PATHS = ("path", "test_path")
 
 def story_of(workdir: Any, step: int) -> Story:
     """The story of the checkpoint at ``step`` of a run, trained here or converted."""
-    spec = runs.read_spec(workdir)
-    origin = _read(folder(workdir) / runs.ORIGIN)
+    spec = read_spec(workdir)
+    origin = _read(folder(workdir) / ORIGIN)
     tables, left_out = measured(folder(workdir), step)
     encoder = f"A {spec.encoder.name} encoder" + (f" of width {spec.encoder.width}" if spec.encoder.width > 1 else "")
     shared: dict[str, Any] = {"config": public(spec), "tables": tables, "left_out": left_out, "assumed": origin.get("assumed", [])}

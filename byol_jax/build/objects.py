@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +17,7 @@ from byol_jax.config import ConfigError, Spec
 from byol_jax.config.check import nearest
 from byol_jax.config.file import look_beside
 from byol_jax.config.rules import BERTS, VITS, is_own
-from byol_jax.config.spec import HeadSpec, MethodSpec, OptimizerSpec
+from byol_jax.config.spec import OptimizerSpec
 
 
 def own(key: str, name: str) -> Any:
@@ -113,25 +112,6 @@ def encoder(spec: Spec) -> nn.Module:
         options |= {"block": chosen.block or "basic", "stem_channels": chosen.stem_channels}
         return models.resnet(chosen.stages or (), chosen.channels or (), **options)
     return getattr(models, chosen.name)(**options)
-
-
-def byol(spec: Spec, classes: int = 0) -> method.Byol:
-    """The method; with ``method.probe`` and classes above 0, a linear probe learns along."""
-    classes = classes if spec.method.probe else 0
-    heads = {name: _head(getattr(spec.method, name), spec.encoder.dtype) for name in ("projector", "predictor")}
-    return method.Byol(encoder=encoder(spec), loss=_loss(spec.method), num_classes=classes, target=spec.method.target, **heads)
-
-
-def _head(chosen: HeadSpec, dtype: str) -> nn.Module:
-    return method.MLP(**asdict(chosen), dtype=jnp.dtype(dtype)) if chosen.layers else method.NoHead()
-
-
-def _loss(chosen: MethodSpec) -> method.Loss:
-    if chosen.loss != "regression":
-        return own("method.loss", chosen.loss)
-    if chosen.beta:
-        return method.contrastive_loss(chosen.beta, chosen.temperature)
-    return method.normalized_regression_loss(chosen.normalization)
 
 
 def crops_on_device(spec: Spec) -> bool:

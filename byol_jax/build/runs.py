@@ -14,23 +14,13 @@ from typing import Any
 from jax.sharding import Mesh
 
 from byol_jax import evaluate, parallel
-from byol_jax.build import objects, texts
+from byol_jax.build import methods, objects, texts
+from byol_jax.build.kept import CONFIG, ENCODER_ALONE, ORIGIN, read_spec
 from byol_jax.checkpoint import Checkpoints
-from byol_jax.config import ConfigError, Spec, differences, digest, from_json, to_json
+from byol_jax.config import ConfigError, Spec, differences, digest, to_json
 from byol_jax.train import Hook, Run
 from byol_jax.train import pretrain as train_method
 from byol_jax.workdir import folder
-
-CONFIG, ORIGIN = "config.json", "origin.json"
-ENCODER_ALONE = "an encoder alone"
-
-
-def read_spec(workdir: str | os.PathLike[str]) -> Spec:
-    """The configuration of the run in a working directory. Raises ConfigError where there is none."""
-    file = folder(workdir) / CONFIG
-    if not file.is_file():
-        raise ConfigError([f"--workdir {workdir}: there is no run in it (no {CONFIG}); `byol-jax pretrain --config FILE.py` makes one"])
-    return texts.with_kept_files(workdir, from_json(file.read_text(encoding="utf-8")))
 
 
 def claim(workdir: str | os.PathLike[str], spec: Spec) -> None:
@@ -68,7 +58,7 @@ def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None =
     examples = len(source)
     schedule = objects.learning_rate(spec, examples)
     own_views = spec.views.function is not None
-    method = objects.byol(spec, objects.num_classes(source) if spec.method.probe else 0)
+    method = methods.byol(spec, objects.num_classes(source) if spec.method.probe else 0)
     claim(workdir, spec)
     return train_method(
         method,

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from byol_jax.augment import kind_of
-from byol_jax.build import objects
+from byol_jax.build import methods, objects
 from byol_jax.config import ConfigError, Spec, flat
 from byol_jax.data import ArraySource
 from byol_jax.data.prepared import prepared_length
@@ -68,7 +68,7 @@ def config_text(spec: Spec) -> str:
 
 def shapes(spec: Spec) -> tuple[Outputs, Any]:
     """(shapes of the outputs for one example, shapes of the variables) of the online network."""
-    network, recipe = objects.byol(spec).network(), objects.recipe(spec)
+    network, recipe = methods.byol(spec).network(), objects.recipe(spec)
     return jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False), kind_of(recipe).seen(recipe))
 
 
@@ -88,6 +88,8 @@ def parameter_text(spec: Spec, classes: int) -> str:
     if classes:
         parts[f"probe ({classes} classes)"] = (width + 1) * classes
     target = "the target network holds as many again" if spec.method.target == "ema" else "there is no target network"
+    if spec.method.teacher.workdir is not None:
+        target = f"the target is the teacher in {spec.method.teacher.workdir}"
     return "\n".join(
         [
             f"Parameters ({target})",

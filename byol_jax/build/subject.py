@@ -9,7 +9,8 @@ from typing import Any
 
 from byol_jax import evaluate
 from byol_jax.build import objects, texts
-from byol_jax.build.runs import load_sentence_encoder, read_spec, test_or_error
+from byol_jax.build.kept import read_spec
+from byol_jax.build.runs import load_sentence_encoder, test_or_error
 from byol_jax.config import Spec
 from byol_jax.convert.weights import ConvertError
 from byol_jax.workdir import folder

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from byol_jax import views as recipes
+from byol_jax.config import toolkit
 from byol_jax.config.check import nearest
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # my_pkg.mod:Na
 
 def combinations(form: Form) -> Broken:
     """All broken rules, in the order of the keys."""
-    for rule in (_length, _data, _on_device, _test_data, _parts, _views, _text, _encoder, _transformer, _method, _optimizer):
+    own = _length, _data, _on_device, _test_data, _parts, _views, _text, _encoder, _transformer, _method, _optimizer
+    for rule in (*own, toolkit.combinations):
         yield from rule(form)
 
 

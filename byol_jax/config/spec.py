@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from byol_jax import views as recipes
 from byol_jax.config.check import above, at_least, between, each, hints, ruled
+from byol_jax.config.toolkit import AdversarySpec, DenoiseSpec, TeacherSpec
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,9 @@ class MethodSpec:
     tau: float = ruled(0.996, between(0, 1))
     tau_schedule: Literal["cosine", "constant"] = "cosine"
     probe: bool = True  # without labels there is none
+    adversary: AdversarySpec = field(default_factory=AdversarySpec)
+    denoise: DenoiseSpec = field(default_factory=DenoiseSpec)
+    teacher: TeacherSpec = field(default_factory=TeacherSpec)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from byol_jax.config.spec import Form, Spec, TextForm, TextSpec, ViewsForm, View
 # A run may go on with other values of these; all else shapes the trained state.
 _FREE_DATA = ("path", "test_path", "test_split", "labelled_split", "in_memory", "on_device", "max_bad_share")
 # Of the files that text.tokenizer and encoder.path name a run keeps copies, which are compared instead (``build.runs.claim``).
-_FREE_FILES = ("text.tokenizer", "text.cache", "encoder.path")
+_FREE_FILES = ("text.tokenizer", "text.cache", "encoder.path", "method.teacher.workdir")
 _FREE_ROOMS = ("checkpoint", "evaluation", "logging", "encoder.remat", "optimizer.shard_state")
 FREE_TO_CHANGE = (*_FREE_ROOMS, *_FREE_FILES, *(f"data.{key}" for key in _FREE_DATA))
 

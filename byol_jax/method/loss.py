@@ -57,7 +57,15 @@ def regression(prediction: jax.Array, projection: jax.Array) -> jax.Array:
     """|p/|p| - z/|z||^2 = 2 - 2 cos(p, z) of each example, [..., P] -> [...], between 0 and 4.
 
     Written as a distance and not as 2 - 2 cos, which loses its digits where the two agree.
+
+    Raises:
+      ValueError: the vectors are of different widths.
     """
+    if prediction.shape[-1] != projection.shape[-1]:
+        raise ValueError(
+            f"the online network predicts {prediction.shape[-1]} numbers, the target offers {projection.shape[-1]}: give the predictor out="
+            f"{projection.shape[-1]}"
+        )
     return jnp.sum(jnp.square(normalize(prediction) - normalize(projection)), axis=-1)
 
 
@@ -69,10 +77,14 @@ def regression_loss(online: Outputs, target: Outputs) -> tuple[jax.Array, Metric
     Returns:
       The scalar loss, and the mean cosines ``cosine_1`` and ``cosine_2`` of the two terms.
     """
-    other = target.projection[::-1]
-    loss = regression(online.prediction, other).mean(axis=1).sum()
-    cosine = jnp.sum(normalize(online.prediction) * normalize(other), axis=-1).mean(axis=1)
-    return loss, {"cosine_1": cosine[0], "cosine_2": cosine[1]}
+    loss = regression(online.prediction, target.projection[::-1]).mean(axis=1).sum()
+    return loss, cosines(online, target)
+
+
+def cosines(online: Outputs, target: Outputs) -> Metrics:
+    """The mean cosines ``cosine_1`` and ``cosine_2`` of the two terms, of the online prediction of view 1, of view 2."""
+    cosine = jnp.sum(normalize(online.prediction) * normalize(target.projection[::-1]), axis=-1).mean(axis=1)
+    return {"cosine_1": cosine[0], "cosine_2": cosine[1]}
 
 
 def normalized_regression_loss(normalization: Normalization) -> Loss:
@@ -135,3 +147,37 @@ def _crowding(given_2xBxP: jax.Array, wanted_2xBxP: jax.Array, temperature: floa
     other = jnp.einsum("vip,vjp->vij", given_2xBxP, everyone[::-1]) / temperature
     same = jnp.where(own[:, None] == jnp.arange(everyone.shape[1]), -jnp.inf, same)
     return jax.nn.logsumexp(jnp.concatenate([same, other], axis=-1), axis=-1)
+
+
+def similarity_loss(student: float, teacher: float) -> Loss:
+    """How alike an example is to the others of the batch: the student's distribution is to be the teacher's (SEED, arXiv 2101.04731).
+
+    For each view, p_ij = softmax_j(z_i . z_j / teacher) of the target's normalised projections, over the global batch and itself
+    included, and s_ij the same of q_i . z_j / student, q the online predictions: the mean over i of -sum_j p_ij ln s_ij, less its least
+    value, that of s = p (so the KL divergence), summed over the views. SEED's queue of past batches is left out: the batch is the queue.
+
+    Args:
+      student, teacher: temperatures; SEED takes 0.2 and 0.01.
+    """
+    if student <= 0 or teacher <= 0:
+        raise ValueError(f"similarity_loss(student={student}, teacher={teacher}): temperatures must be above 0")
+
+    def loss(online: Outputs, target: Outputs) -> tuple[jax.Array, Metrics]:
+        given, wanted = normalize(online.prediction), normalize(target.projection)
+        everyone = jax.lax.all_gather(wanted, AXIS, axis=1, tiled=True)
+        log_student = jax.nn.log_softmax(jnp.einsum("vip,vjp->vij", given, everyone) / student)
+        log_teacher = jax.nn.log_softmax(jnp.einsum("vip,vjp->vij", wanted, everyone) / teacher)
+        divergence = jnp.sum(jnp.exp(log_teacher) * (log_teacher - log_student), axis=-1).mean(axis=1)
+        return divergence.sum(), {**cosines(online, target), "divergence": divergence.mean()}
+
+    return loss
+
+
+def summed(first: Loss, second: Loss, weight: float, *, first_weight: float = 1.0) -> Loss:
+    """first_weight x first + weight x second; metrics of both."""
+
+    def loss(online: Outputs, target: Outputs) -> tuple[jax.Array, Metrics]:
+        (a, of_first), (b, of_second) = first(online, target), second(online, target)
+        return first_weight * a + weight * b, {**of_second, **of_first}
+
+    return loss

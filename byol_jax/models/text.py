@@ -72,9 +72,13 @@ class TextEncoder(nn.Module):
         if self.pooling == "attention":
             self.query = self.param("query", bert_init, (self.hidden,))
 
-    def __call__(self, tokens: jax.Array, train: bool) -> jax.Array:
-        """tokens: int32[B, L]. A row of padding alone gives zeros for "mean" and "attention". Raises ValueError if L > positions."""
-        states, real = self.hidden_states(tokens, train), tokens != self.pad
+    def __call__(self, x: jax.Array | tuple[jax.Array, jax.Array], train: bool) -> jax.Array:
+        """x: tokens int32[B, L]; or (tokens, float32[B, L, hidden] that is added to their embeddings after the layer norm).
+
+        A row of padding alone gives zeros for "mean" and "attention". Raises ValueError if L > positions.
+        """
+        tokens, change = x if isinstance(x, tuple) else (x, None)
+        states, real = self.hidden_states(tokens, train, change), tokens != self.pad
         if self.pooling == "cls":
             return states[:, 0]
         weights = real.astype(states.dtype)
@@ -86,12 +90,13 @@ class TextEncoder(nn.Module):
         total = jnp.sum(weights, axis=1, keepdims=True)
         return jnp.einsum("bl,bld->bd", weights, states) / jnp.where(total > 0, total, 1)
 
-    def hidden_states(self, tokens: jax.Array, train: bool) -> jax.Array:
+    def hidden_states(self, tokens: jax.Array, train: bool, change: jax.Array | None = None) -> jax.Array:
         """What the last layer makes of every token: int32[B, L] -> float32[B, L, hidden], padding included."""
         self._check(tokens)
         real = tokens != self.pad
         x = self.word(tokens) + self.position(self._places(real)) + self.type(jnp.zeros((1, 1), jnp.int32))
-        x = self.drop(self.norm(x).astype(self.dtype), deterministic=not train)
+        x = self.norm(x) if change is None else self.norm(x) + change
+        x = self.drop(x.astype(self.dtype), deterministic=not train)
         return at_least_float32(self.stack(x, real[:, None, None, :], train))
 
     def _places(self, real: jax.Array) -> jax.Array:

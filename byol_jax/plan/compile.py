@@ -13,7 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from byol_jax import parallel
-from byol_jax.build import objects
+from byol_jax.build import methods, objects
 from byol_jax.config import Spec
 from byol_jax.method import ByolState, init
 from byol_jax.plan import hlo
@@ -122,7 +122,7 @@ def compile_step(spec: Spec, topology: Topology, inputs: Inputs) -> Compiled:
 def lower(spec: Spec, mesh: Mesh, inputs: Inputs) -> tuple[ByolState, Any]:
     """(shapes of the state, the lowered step)."""
     schedule = objects.learning_rate(spec, inputs.examples)
-    method, tx = objects.byol(spec, inputs.classes), objects.optimizer(spec, schedule)
+    method, tx = methods.byol(spec, inputs.classes), objects.optimizer(spec, schedule)
     _, augment = start.augmentation(objects.training_views(spec), None, spec.data.augment_on)
     key, step = start.training_step(
         method,

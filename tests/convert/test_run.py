@@ -16,7 +16,7 @@ import pytest
 
 from byol_jax import build, cli, method
 from byol_jax import config as cfg
-from byol_jax.build import objects
+from byol_jax.build import methods, objects
 from byol_jax.build.convert import READERS, convert, spec_of, whole_state
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.convert import ConvertError, deepmind
@@ -43,7 +43,7 @@ def restored(workdir: Path, spec: cfg.Spec, classes: int) -> method.ByolState:
     image = jax.ShapeDtypeStruct((8, spec.views.size, spec.views.size, 3), jnp.float32)
     tx = objects.optimizer(spec, objects.learning_rate(spec, deepmind.IMAGENET))
     like = jax.eval_shape(
-        lambda key: method.init(objects.byol(spec, classes), tx, key, {"view1": image, "view2": image}), jax.random.key(0)
+        lambda key: method.init(methods.byol(spec, classes), tx, key, {"view1": image, "view2": image}), jax.random.key(0)
     )
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     try:
@@ -67,7 +67,7 @@ def test_outputs_of_the_official_network(name: str, fixture: Any, write: Any, pr
     encoder = build.load_encoder(tmp_path / "run")
     assert_close(encoder.views_of(view), f.golden["eval/embedding"])
     online = restored(tmp_path / "run", spec, f.config["num_classes"]).online
-    outputs = jax.jit(lambda variables, x: objects.byol(spec).network().apply(variables, x, False))(online, view)
+    outputs = jax.jit(lambda variables, x: methods.byol(spec).network().apply(variables, x, False))(online, view)
     for part in ("embedding", "projection", "prediction"):
         assert_close(getattr(outputs, part), f.golden[f"eval/{part}"])
 
@@ -119,7 +119,7 @@ def test_a_step_goes_on_with_the_momentum_and_the_schedules(tiny_run: SimpleName
     schedule = objects.learning_rate(spec, deepmind.IMAGENET)
     tx = objects.optimizer(spec, schedule)
     steps = {"ema": objects.tau(spec, deepmind.IMAGENET), "log": {"learning_rate": schedule}}
-    step = jax.jit(method.make_train_step(objects.byol(spec, 10), tx, **steps))
+    step = jax.jit(method.make_train_step(methods.byol(spec, 10), tx, **steps))
     random = np.random.default_rng(0)
     batch = {f"view{v}": random.normal(size=(8, 32, 32, 3)).astype(np.float32) for v in (1, 2)} | {"label": np.arange(8, dtype=np.int32)}
     after, metrics = step(before, batch)
@@ -169,7 +169,7 @@ def test_the_next_step_of_the_official_code(fixture: Any, write: Any, pretrainin
     before = restored(tmp_path / "run", spec, config["num_classes"])
     schedule = objects.learning_rate(spec, deepmind.IMAGENET)
     made = {"ema": objects.tau(spec, deepmind.IMAGENET), "log": {"learning_rate": schedule}}
-    step = jax.jit(method.make_train_step(objects.byol(spec, config["num_classes"]), objects.optimizer(spec, schedule), **made))
+    step = jax.jit(method.make_train_step(methods.byol(spec, config["num_classes"]), objects.optimizer(spec, schedule), **made))
     batch = {view: normalised(f.golden, view) for view in ("view1", "view2")} | {"label": f.golden["labels"]}
     after, metrics = step(before, batch)
 
