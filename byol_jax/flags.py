@@ -21,6 +21,7 @@ KINDS = {
     "semisup": "the whole network fine-tuned on a hundredth and a tenth of the labels",
     "transfer": "linear classifiers on the paper's twelve other data sets",
     "transfer_finetune": "the whole network fine-tuned on each of them",
+    "robust": "a linear classifier while examples are changed to mislead it",
     "similarity": "of texts: cosines against human judgements",
     "retrieve": "of texts: documents that answer a query",
 }
@@ -49,7 +50,10 @@ def evaluations(added: argparse.ArgumentParser) -> None:
         "--decays", type=_numbers(float), help="transfer_finetune: weight decays (0 and 7, 1e-6 to 1e-3), divided by the rate"
     )
     flags.add_argument("--penalties", type=_numbers(float), help="transfer: L2 penalties to choose among (45, 1e-6 to 1e5)")
-    flags.add_argument("--steps", type=int, help="transfer_finetune: of each training (20000)")
+    flags.add_argument("--steps", type=int, help="transfer_finetune: of each training (20000); robust: of the attack (20)")
+    flags.add_argument("--norm", choices=("linf", "l2"), help="robust: what the radius limits, a number or the length of all (linf)")
+    flags.add_argument("--radii", type=_numbers(float), help="robust: of images in units of a pixel's range (2/255,4/255,8/255)")
+    flags.add_argument("--restarts", type=int, help="robust: starts of the attack, of which the worst counts (1)")
     flags.add_argument("--labels", type=_numbers(int, "all"), help="fewlabels: labels a class, such as 1,2,5,10,20,all (1,10,all)")
     flags.add_argument("--draws", type=int, help="fewlabels: how many times the labels are drawn (3)")
     flags.add_argument("--tasks", type=_names, help="both transfers: some of the twelve, such as cifar10,dtd")
@@ -132,6 +136,12 @@ def config(group: argparse._ActionsContainer, **options: Any) -> None:
     group.add_argument("--config", metavar="FILE.py[:VARIANT]", help="config file, such as configs/digits.py", **options)
 
 
+def _number(kind: type[int] | type[float], text: str) -> float:
+    """A number; where it may be a fraction also one written as such, 8/255."""
+    upper, slash, lower = text.partition("/")
+    return kind(text) if not slash or kind is int else float(upper) / float(lower)
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
@@ -141,8 +151,8 @@ def _numbers(kind: type[int] | type[float], word: str | None = None) -> Callable
 
     def numbers(text: str) -> tuple[float, ...]:
         try:
-            return tuple(kind(0) if part == word else kind(part) for part in text.split(","))
-        except ValueError:
+            return tuple(kind(0) if part == word else _number(kind, part) for part in text.split(","))
+        except (ValueError, ZeroDivisionError):
             what = "whole numbers, such as 1,2,5" if kind is int else "numbers, such as 0.01,0.1"
             raise argparse.ArgumentTypeError(f"{text!r}: must be {what}{f' or {word}' if word else ''}") from None
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 @dataclass(frozen=True)
 class Pixels:
-    """Changes of normalised images [..., H, W, 3], in units of a pixel's whole range: 8/255 is eight gray levels. None leaves the range.
+    """Changes of normalised images [..., H, W, 3], in units of a pixel's whole range: 8/255 is eight gray levels.
 
     Attributes:
       mean, std: that images were normalised with, of pixels in [0, 1].
@@ -22,9 +22,12 @@ class Pixels:
     def zeros(self, view: jax.Array) -> jax.Array:
         return jnp.zeros_like(view)
 
-    def add(self, view: jax.Array, change: jax.Array) -> jax.Array:
+    def limit(self, view: jax.Array, change: jax.Array) -> jax.Array:
         mean, std = jnp.asarray(self.mean, view.dtype), jnp.asarray(self.std, view.dtype)
-        return jnp.clip(view + change / std, -mean / std, (1 - mean) / std)
+        return (jnp.clip(view + change / std, -mean / std, (1 - mean) / std) - view) * std
+
+    def add(self, view: jax.Array, change: jax.Array) -> jax.Array:
+        return view + change / jnp.asarray(self.std, view.dtype)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class Embeddings:
 
     def zeros(self, tokens: jax.Array) -> jax.Array:
         return jnp.zeros((*tokens.shape, self.hidden), jnp.float32)
+
+    def limit(self, tokens: jax.Array, change: jax.Array) -> jax.Array:
+        return change
 
     def add(self, tokens: jax.Array, change: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What ``models.TextEncoder`` takes in place of tokens alone."""

@@ -18,8 +18,10 @@ from byol_jax.evaluate import finetune
 from byol_jax.evaluate.fewlabels import ALL
 from byol_jax.evaluate.finetune import semi_supervised_grid
 from byol_jax.evaluate.linear import L2_PATH, hold_out, split_share
+from byol_jax.evaluate.robust import RADII
 from byol_jax.evaluate.sgd import PLAIN, REGULARISED, held_out_share
 from byol_jax.evaluate.tasks import TASKS
+from byol_jax.method.attack import Norm
 from byol_jax.workdir import folder
 
 Results = dict[str, evaluate.Result]
@@ -30,7 +32,7 @@ WANTED = {
     "pairs": "a .tsv, .csv or .jsonl file with the columns sentence1, sentence2 and score, or tfds:glue/stsb",
     "corpus": "a folder with queries.jsonl, corpus.jsonl and qrels/test.tsv, as BEIR has them",
 }
-COUNTS = ("epochs", "batch_size", "draws", "steps", "k")
+COUNTS = ("epochs", "batch_size", "draws", "steps", "restarts", "k")
 
 
 def _knn(run: Subject) -> Results:
@@ -154,6 +156,18 @@ def _transfer_finetune(
     return {"transfer_finetune": evaluate.transfer_fine_tune(run.encoder, tasks, data_dir=data_dir, folder=place, **options)}
 
 
+def _robust(
+    run: Subject,
+    *,
+    norm: Norm = "linf",
+    radii: tuple[float, ...] = RADII,
+    steps: int = 20,
+    restarts: int = 1,
+) -> Results:
+    options: dict[str, Any] = {"norm": norm, "radii": radii, "steps": steps, "restarts": restarts, "seed": run.spec.seed}
+    return {"robust": evaluate.robust(run.encoder, run.train(), run.test(), **options)}
+
+
 EVALUATIONS: dict[str, Callable[..., Results]] = {
     "knn": _knn,
     "linear": _linear,
@@ -163,6 +177,7 @@ EVALUATIONS: dict[str, Callable[..., Results]] = {
     "semisup": _semisup,
     "transfer": _transfer,
     "transfer_finetune": _transfer_finetune,
+    "robust": _robust,
     "similarity": _similarity,
     "retrieve": _retrieve,
 }

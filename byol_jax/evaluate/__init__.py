@@ -1,7 +1,8 @@
 """What a frozen encoder is worth: k-NN, linear classifiers, few labels, similarity and retrieval of texts, signs of collapse.
 
 Nothing here trains the encoder. Some functions stand here under the name of their module (``features``, ``knn``, ``linear``, ``sgd``,
-``collapse``, ``compared``, ``embed``, ``embedded``, ``retrieve``, ``similarity``): import a module's other names from its full path.
+``collapse``, ``compared``, ``embed``, ``embedded``, ``retrieve``, ``robust``, ``similarity``): import a module's other names from its
+full path.
 """
 
 from byol_jax.evaluate.baselines import raw_features
@@ -17,6 +18,7 @@ from byol_jax.evaluate.knn import KnnResult, knn, knn_features, nearest
 from byol_jax.evaluate.linear import LinearResult, linear, linear_features
 from byol_jax.evaluate.result import Result, save
 from byol_jax.evaluate.retrieve import RetrieveResult, retrieve
+from byol_jax.evaluate.robust import RobustResult, robust
 from byol_jax.evaluate.sentences import SentenceEncoder
 from byol_jax.evaluate.sgd import sgd, sgd_features
 from byol_jax.evaluate.similarity import SimilarityResult, similarity, similarity_rows
@@ -38,6 +40,7 @@ __all__ = [
     "LinearResult",
     "Result",
     "RetrieveResult",
+    "RobustResult",
     "SentenceEncoder",
     "SimilarityResult",
     "TfIdf",
@@ -62,6 +65,7 @@ __all__ = [
     "pixels",
     "raw_features",
     "retrieve",
+    "robust",
     "save",
     "sgd",
     "sgd_features",

@@ -16,11 +16,16 @@ def standardised(reference: Features, *sets: Features) -> tuple[Features, ...]:
 
     Dimensions that are ``weighted`` share one scale, the root of their mean variance.
     """
+    mean, scale = moments(reference)
+    return tuple(dataclasses.replace(part, embedding=((part.embedding - mean) / scale).astype(np.float32)) for part in sets)
+
+
+def moments(reference: Features) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, scale) by which ``standardised`` shifts and divides, float64[D]."""
     mean, std = reference.embedding.mean(0, dtype=np.float64), reference.embedding.std(0, dtype=np.float64)
     if reference.weighted:
         std = np.sqrt(np.mean(np.square(std)))
-    scale = np.where(std > 1e-6, std, 1.0)
-    return tuple(dataclasses.replace(part, embedding=((part.embedding - mean) / scale).astype(np.float32)) for part in sets)
+    return mean, np.where(std > 1e-6, std, 1.0)
 
 
 def spanned(reference: Features, *sets: Features) -> tuple[Features, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -56,6 +57,8 @@ class Adversary:
             draws = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, 2**31 - 1)))(keys)
             change = jax.vmap(jax.vmap(self.ball.sample))(jnp.swapaxes(draws, 0, 1), change)
         size = usual_step(self.ball, self.steps) if self.step_size is None else self.step_size
-        change = ascend(lambda c: loss(self.space.add(views, c)), change, self.ball, steps=self.steps, size=size, lead=2)
+        limit = partial(self.space.limit, views)
+        options: dict[str, Any] = {"steps": self.steps, "size": size, "lead": 2, "limit": limit}
+        change = ascend(lambda c: loss(self.space.add(views, c)), limit(change), self.ball, **options)
         adversarial = Pass("adversarial", self.space.add(views, change), self.weight, not self.separate_statistics)
         return (adversarial,) if self.weight == 1 else (Pass("clean", views, 1 - self.weight), adversarial)

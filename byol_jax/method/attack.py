@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,10 @@ class Space(Protocol):
     def zeros(self, view: jax.Array) -> jax.Array:
         """No change: an array with the view's leading axes."""
 
-    def add(self, view: jax.Array, change: jax.Array) -> object:
+    def limit(self, view: jax.Array, change: jax.Array) -> jax.Array:
+        """The part of a change that keeps the view valid. (Were it cut off by ``add``, no gradient would lead back.)"""
+
+    def add(self, view: jax.Array, change: jax.Array) -> Any:
         """The changed view, as the network takes it."""
 
 
@@ -71,8 +74,17 @@ def usual_step(ball: Ball, steps: int) -> float:
     return ball.radius * (1.25 if steps == 1 else 2.5 / steps)
 
 
-def ascend(loss: Callable[[jax.Array], jax.Array], change: jax.Array, ball: Ball, *, steps: int, size: float, lead: int) -> jax.Array:
-    """``change`` after so many steps of this size uphill, each brought back into the ball.
+def ascend(
+    loss: Callable[[jax.Array], jax.Array],
+    change: jax.Array,
+    ball: Ball,
+    *,
+    steps: int,
+    size: float,
+    lead: int,
+    limit: Callable[[jax.Array], jax.Array] = lambda change: change,
+) -> jax.Array:
+    """``change`` after so many steps of this size uphill, each brought back into the ball and then within ``limit``.
 
     Args:
       loss: of the change, one number; examples may share it (its gradient's length is not used), as in a mean over the batch.
@@ -81,7 +93,7 @@ def ascend(loss: Callable[[jax.Array], jax.Array], change: jax.Array, ball: Ball
     """
 
     def step(change: jax.Array, _: None) -> tuple[jax.Array, None]:
-        return ball.project(change + size * ball.steepest(jax.grad(loss)(change), lead), lead), None
+        return limit(ball.project(change + size * ball.steepest(jax.grad(loss)(change), lead), lead)), None
 
     # XLA computes convolutions in a loop's body some 30 times slower on a CPU.
     unroll = steps if jax.default_backend() == "cpu" else 1

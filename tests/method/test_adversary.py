@@ -26,6 +26,9 @@ class Free:
     def zeros(self, view):
         return jnp.zeros_like(view)
 
+    def limit(self, view, change):
+        return change
+
     def add(self, view, change):
         return view + change
 

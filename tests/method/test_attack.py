@@ -71,13 +71,16 @@ def test_pixels_are_changed_in_units_of_their_range_and_stay_in_it() -> None:
     mean, std = (0.5, 0.4, 0.25), (0.25, 0.2, 0.5)
     pixels = np.asarray([[[0.0, 0.5, 0.95]]], np.float32)
     view = jnp.asarray((pixels - mean) / std, jnp.float32)
-    changed = Pixels(mean, std).add(view, jnp.full_like(view, 0.1))
+    space = Pixels(mean, std)
+    change = space.limit(view, jnp.full_like(view, 0.1))
+    np.testing.assert_allclose(change, [[[0.1, 0.1, 0.05]]], atol=1e-6)
+    changed = space.add(view, change)
     np.testing.assert_allclose(np.asarray(changed) * std + mean, [[[0.1, 0.6, 1.0]]], atol=1e-6)
-    np.testing.assert_array_equal(Pixels(mean, std).add(view, Pixels(mean, std).zeros(view)), view)
+    np.testing.assert_array_equal(space.add(view, space.zeros(view)), view)
 
 
 def test_embeddings_are_added_to() -> None:
     tokens = jnp.ones((2, 3, 5), jnp.int32)
     space = Embeddings(4)
     assert space.zeros(tokens).shape == (2, 3, 5, 4)
-    assert space.add(tokens, space.zeros(tokens))[0] is tokens
+    assert space.add(tokens, space.limit(tokens, space.zeros(tokens)))[0] is tokens
