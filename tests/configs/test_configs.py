@@ -22,6 +22,7 @@ VARIANTS = {
     "imagenet": (
         "e40 e100 e300 e1000 b512 r18 r34 r50x2 r50x3 r50x4 r101 r101x2 r101x3 r152 r152x2 r152x3 r200 r200x2 vit_s16 vit_b16".split()  # noqa: SIM905
     ),
+    "digits": ["adversarial", "denoised", "student"],
     "fashion_mnist": ["tfds"],
     "cifar10": ["e200", "small"],
     "text_small": ["spam", "lee", "minilm", "faq", "tweets", "movies"],
@@ -85,6 +86,7 @@ def test_it_resolves_and_its_model_builds(name: str, words: str) -> None:
         config.text.tokenizer = words
     if config.encoder.path is not None:
         config.encoder.update(name="minilm", path=None)
+    config.method.teacher.workdir = None  # a run that the user has made
     assert set(config) == TOP_LEVEL
     assert {"every_steps", "keep"} <= set(config.checkpoint)
     spec = cfg.resolve(config)
