@@ -67,11 +67,12 @@ class Service:
         self.batcher = Batcher(model, plans, capacity=limits.queue, window=window, watch=lambda *facts: self.metrics.batch(*facts))
         self.metrics = Metrics(lambda: self.batcher.waiting, lambda: self.batcher.held)
         self._key = None if api_key is None else _digest(api_key.encode())
-        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "prepare")
 
     @contextlib.asynccontextmanager
     async def running(self, app: object = None) -> AsyncIterator[None]:
+        """Requests are answered within."""
         stop = self.metrics.watch_compilations()
+        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "prepare")
         try:
             async with self.batcher.running():
                 yield

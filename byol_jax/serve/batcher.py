@@ -79,6 +79,7 @@ class Batcher:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The queue is worked off within."""
+        self._arrived = asyncio.Event()  # of this event loop
         with ThreadPoolExecutor(1, "encoder") as worker:
             task = asyncio.create_task(self._work(worker))
             try:
