@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -37,18 +38,13 @@ class Metrics:
 
     def watch_compilations(self) -> Callable[[], None]:
         """From now on compilations of this process count, until what is returned is called."""
-        listening = True
 
         def heard(event: str, duration_secs: float, **facts: str | int) -> None:
-            if listening and event == COMPILATION:
+            if event == COMPILATION:
                 self.compilations.inc()
 
-        def stop() -> None:
-            nonlocal listening
-            listening = False
-
         jax.monitoring.register_event_duration_secs_listener(heard)
-        return stop
+        return functools.partial(jax.monitoring.unregister_event_duration_listener, heard)
 
     def page(self) -> bytes:
         """All of it in Prometheus's text format."""

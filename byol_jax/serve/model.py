@@ -99,10 +99,7 @@ def text_model(sentences: SentenceEncoder, limits: Limits) -> Model:
 
     def prepare(text: str, where: str) -> np.ndarray:
         check(413, "too_many_characters", len(text), limits.characters, f"characters in {where}")
-        try:
-            ids = sentences.tokenizer.ids([text])[0]
-        except (TypeError, UnicodeEncodeError):
-            raise Refused(422, "bad_text", f"{where}: holds half of a surrogate pair, which is no character") from None
+        ids = sentences.tokenizer.ids([text])[0]
         if not ids:
             raise Refused(422, "bad_text", f"{where}: {text[:40]!r} has no token; give a text with at least one letter")
         return row(ids)

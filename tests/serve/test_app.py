@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import re
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_embeddings_of_images_equal_those_of_embed(images: Model, image_encoder:
     for request in ({"json": in_json}, {"files": [("any", image) for image in IMAGES]}):
         np.testing.assert_array_equal(embeddings(post(service, "/embed", **request)), expected)
     raw = post(service, "/embed", content=IMAGES[2], headers={"Content-Type": "image/jpeg"})
-    np.testing.assert_allclose(embeddings(raw), expected[2:3], atol=1e-6)
+    np.testing.assert_allclose(embeddings(raw), expected[2:3], rtol=2e-6, atol=2e-6)
 
 
 def test_embeddings_of_texts_equal_the_encoder_s(texts: Model, sentence_encoder: SentenceEncoder) -> None:
@@ -56,8 +57,18 @@ def test_embeddings_of_texts_equal_the_encoder_s(texts: Model, sentence_encoder:
     np.testing.assert_array_equal(embeddings(alone), expected[1:2])
 
 
-def test_padding_and_company_change_nothing_and_compile_nothing(images: Model, image_encoder: Encoder) -> None:
-    """Every number of images from 1 to 20, alone and from several callers at once."""
+def test_padding_and_company_change_no_bit(images: Model) -> None:
+    """Four images a device, in one compiled size: alone, first, last, and between others."""
+    service = Service(images, limits=Limits(), sizes=(32,))
+    one, *others = [encoded(seed=seed) for seed in range(32)]
+    alone = embeddings(post(service, "/embed", files=[("image", one)]))[0]
+    for before in (0, 1, 7, 31):
+        company = [*others[:before], one, *others[before:31]]
+        np.testing.assert_array_equal(embeddings(post(service, "/embed", files=[("image", image) for image in company]))[before], alone)
+
+
+def test_every_number_of_images_compiles_nothing(images: Model, image_encoder: Encoder) -> None:
+    """From 1 to 20, of one caller, and of 20 at once; another size of a batch rounds otherwise."""
     many = [encoded(seed=seed) for seed in range(20)]
     expected = image_encoder(np.stack([evaluated(image, "it", image_encoder.image_views) for image in many]))
     service = Service(images, limits=Limits(), sizes=(1, 8, 32))
@@ -66,9 +77,9 @@ def test_padding_and_company_change_nothing_and_compile_nothing(images: Model, i
     async def scenario(client: httpx.AsyncClient) -> None:
         for count in range(1, 21):
             answer = await client.post("/embed", files=[("image", image) for image in many[:count]])
-            np.testing.assert_allclose(embeddings(answer), expected[:count], atol=1e-6)
+            np.testing.assert_allclose(embeddings(answer), expected[:count], rtol=2e-6, atol=2e-6)
         answers = await asyncio.gather(*(client.post("/embed", content=one, headers={"Content-Type": "image/png"}) for one in many))
-        np.testing.assert_allclose(np.concatenate([embeddings(answer) for answer in answers]), expected, atol=1e-6)
+        np.testing.assert_allclose(np.concatenate([embeddings(answer) for answer in answers]), expected, rtol=2e-6, atol=2e-6)
 
     asked(service, scenario)
     assert metric(service, "byol_rows_total") == 210 + 20
@@ -137,16 +148,16 @@ def test_similar_by_hand(texts: Model, sentence_encoder: SentenceEncoder, tmp_pa
     ]
 
 
-@pytest.mark.parametrize("k", [1, 2, 5, 9, 10, 50])
+@pytest.mark.parametrize("k", [1, 5, 39, 40, 50])
 def test_the_index_is_exact(k: int) -> None:
-    draw = np.random.default_rng(0)
-    bank = draw.integers(-2, 3, (10, 3)).astype(np.float32)  # many equal cosines
-    bank[0] = 0
-    query = draw.integers(-2, 3, (20, 3)).astype(np.float32)
-    unit = bank / np.maximum(np.linalg.norm(bank, axis=1, keepdims=True), 1e-6)
-    index = Index(unit, {"index": np.arange(10)})
-    for found, row in zip(index.nearest(query, k), query @ unit.T, strict=True):
-        assert [one["index"] for one in found] == np.argsort(-row, kind="stable")[:k].tolist()
+    """Of 40 vectors whose cosines are halves and ones exactly, so that many are equal."""
+    axes = np.concatenate([np.eye(4), -np.eye(4), np.array(list(itertools.product((-0.5, 0.5), repeat=4)))]).astype(np.float32)
+    bank = axes[np.random.default_rng(0).integers(0, len(axes), 40)]
+    index = Index(bank, {"index": np.arange(40)})
+    for found, row in zip(index.nearest(3 * axes, k), axes @ bank.T, strict=True):
+        places = np.argsort(-row, kind="stable")[:k]
+        assert [one["index"] for one in found] == places.tolist()
+        assert [one["cosine"] for one in found] == row[places].tolist()
 
 
 def test_without_index_or_probe_the_flag_is_named(texts: Model) -> None:

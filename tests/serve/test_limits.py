@@ -159,7 +159,7 @@ def test_texts(texts: Model, sentence_encoder: SentenceEncoder) -> None:
     for request, status, code, message in (
         ({"json": {"texts": ["a", "b" * 51]}}, 413, "too_many_characters", "51 characters in texts[1]; at most 50 are taken"),
         ({"json": {"texts": [" \n"]}}, 422, "bad_text", "texts[0]: ' \\n' has no token"),
-        ({"content": b'{"texts": ["\\ud800"]}', "headers": JSON}, 422, "bad_json", "lone"),
+        ({"content": b'{"texts": ["\\ud800"]}', "headers": JSON}, 422, "bad_json", "the body: Invalid JSON: unexpected end of hex escape"),
         ({"content": b"\xff", "headers": {"Content-Type": "text/plain"}}, 422, "bad_text", "not UTF-8 (invalid start byte at byte 0)"),
         ({"content": b"x", "headers": PNG}, 415, "wrong_type", "one of texts; it takes text/plain, application/json"),
         ({"json": {"texts": ["a"], "images": []}}, 422, "bad_json", "images: Extra inputs are not permitted"),
