@@ -48,31 +48,26 @@ def serve(
         import uvicorn
 
         from byol_jax.serve.app import Service, create_app
+        from byol_jax.serve.listening import Server
     except ImportError as error:
         raise ConfigError([f"serve: needs {error.name}, which is not installed: pip install 'byol-jax[serve]'"]) from None
     if faults := limits.errors():
         raise ConfigError([f"--max-{fault}".replace("--max-queue", "--queue") for fault in faults])
     key = None if api_key_file is None else _key(Path(api_key_file))
-    listener = _bound(host, port)
-    service = Service(
-        model(workdir, spec, step, limits),
-        limits=limits,
-        index=None if index is None else Index.load(index),
-        probe=None if probe is None else evaluate.load_probe(probe),
-        api_key=key,
-        step=runs.checkpoint_note(workdir, step)["step"],
-        sizes=sizes,
-        window=window,
-    )
-    config = uvicorn.Config(create_app(service), log_level="warning", access_log=False, server_header=False)
-    config.timeout_graceful_shutdown = int(limits.seconds) + 1
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each form that cannot be read; so do our counters
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn raises a signal once more after it has drained
-    address, taken, *_ = listener.getsockname()
-    for line in told(service, address, taken, key is not None):
-        print(line, flush=True)
-    uvicorn.Server(config).run(sockets=[listener])
+    files: dict[str, Any] = {
+        "index": None if index is None else Index.load(index),
+        "probe": None if probe is None else evaluate.load_probe(probe),
+    }
+    with _bound(host, port) as listener:
+        note = runs.checkpoint_note(workdir, step)["step"]
+        service = Service(model(workdir, spec, step, limits), limits=limits, api_key=key, step=note, sizes=sizes, window=window, **files)
+        config = uvicorn.Config(create_app(service), log_level="warning", access_log=False, server_header=False)
+        config.timeout_graceful_shutdown = int(limits.seconds) + 1
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each form that cannot be read; so do our counters
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)  # uvicorn raises a signal once more after it has drained
+        address, taken, *_ = listener.getsockname()
+        Server(config, told(service, address, taken, key is not None)).run(sockets=[listener])
 
 
 def model(workdir: str | os.PathLike[str], spec: Spec, step: int | None, limits: Limits) -> Model:

@@ -40,10 +40,12 @@ def test_embeddings_of_images_equal_those_of_embed(images: Model, image_encoder:
     evaluate.embed(image_encoder, data.folder(folder / "in"), tmp_path / "e.npz", batch_size=8)
     with np.load(tmp_path / "e.npz") as found:
         expected = found["embedding"]
-    service = Service(images, limits=Limits(), sizes=(8,))
+    service = Service(images, limits=Limits(), index=Index.load(tmp_path / "e.npz"), sizes=(8,))
     in_json = {"images": [base64.b64encode(image).decode() for image in IMAGES]}
     for request in ({"json": in_json}, {"files": [("any", image) for image in IMAGES]}):
         np.testing.assert_array_equal(embeddings(post(service, "/embed", **request)), expected)
+    similar = post(service, "/similar?k=1", json=in_json).json()["results"]
+    assert [one["path"] for (one,) in similar] == [f"{i}.{suffix}" for i, suffix in enumerate(suffixes)]
     raw = post(service, "/embed", content=IMAGES[2], headers={"Content-Type": "image/jpeg"})
     np.testing.assert_allclose(embeddings(raw), expected[2:3], rtol=2e-6, atol=2e-6)
 
