@@ -62,7 +62,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 def load_probe(path: str | os.PathLike[str]) -> Probe:
     """Reads the file. ValueError for one that is not there, or not of this kind."""
     try:
-        with np.load(path, allow_pickle=False) as columns:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as columns:
             found = Probe(columns["weights"], columns["bias"], columns["class_names"].tolist())
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file; `byol-jax evaluate linear --save {path}` writes it") from None

@@ -29,7 +29,7 @@ class Index:
     def load(cls, path: str | os.PathLike[str]) -> Index:
         """Reads what ``byol-jax embed --output FILE.npz`` writes. ValueError for a file that is not there, or of another kind."""
         try:
-            with np.load(path, allow_pickle=False) as found:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
                 embedding = np.asarray(found["embedding"], np.float32)
                 columns = {name: found[name] for name in ("path", "text", "index", "label") if name in found}
                 names = found["class_names"].tolist() if "class_names" in found else None

@@ -51,8 +51,9 @@ def answers_still(address: str) -> bool:
 
 def rest(connection: socket.socket) -> bytes:
     found = b""
-    while more := connection.recv(65536):
-        found += more
+    with connection:
+        while more := connection.recv(65536):
+            found += more
     return found
 
 
@@ -94,8 +95,9 @@ def test_it_answers_as_the_run_s_encoder_and_drains(workdir: Path, tmp_path: Pat
 def test_it_takes_a_key_and_says_where_it_is(workdir: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("open sesame\n")
     with serving(workdir, "--api-key-file", str(tmp_path / "key"), "--host", "0.0.0.0") as (process, address):
-        with pytest.raises(urllib.error.HTTPError, match="401"):
+        with pytest.raises(urllib.error.HTTPError, match="401") as caught:
             ask(address, "/embed", {"texts": ["river"]})
+        caught.value.close()
         assert ask(address, "/embed", {"texts": ["river"]}, Authorization="Bearer open sesame")["dimensions"] == 16
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
