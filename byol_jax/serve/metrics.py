@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 import jax
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -18,6 +18,7 @@ class Metrics:
 
     def __init__(self, waiting: Callable[[], float], held: Callable[[], float]) -> None:
         self.registry = to = CollectorRegistry()
+        ProcessCollector(registry=to)
         self.requests = Counter("byol_requests", "Requests answered", ("path", "status"), registry=to)
         self.seconds = Histogram("byol_request_seconds", "Of a request, its body included", ("path",), buckets=SECONDS, registry=to)
         self.refused = Counter("byol_refused", "Requests answered by an error", ("code",), registry=to)

@@ -84,7 +84,9 @@ def browser() -> Iterator[Browser]:
             assert driver.stdout is not None
             port = next(found[1] for line in driver.stdout if (found := re.search(r"started successfully on port (\d+)", line)))
             window = Browser(f"http://127.0.0.1:{port}")
-            yield window
-            window.close()
+            try:
+                yield window
+            finally:
+                window.close()
         finally:
             driver.terminate()

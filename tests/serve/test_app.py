@@ -19,6 +19,7 @@ from byol_jax.data.single import evaluated
 from byol_jax.evaluate import Encoder, Probe, SentenceEncoder
 from byol_jax.serve import Index, Limits, Model
 from byol_jax.serve.app import PAGE, Service, create_app
+from byol_jax.serve.model import plausible
 from tests.data.words import WORDS
 from tests.serve.conftest import asked, encoded, files, metric, post
 
@@ -224,3 +225,15 @@ def test_openapi_of_images_tells_every_form(images: Model) -> None:
     content = create_app(Service(images, limits=Limits())).openapi()["paths"]["/similar"]["post"]["requestBody"]["content"]
     assert set(content) == {"image/*", "multipart/form-data", "application/json"}
     assert json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        ({1: 1.0, 8: 4.0, 32: 16.0}, {1: 1.0, 8: 4.0, 32: 16.0}),
+        ({1: 5.0, 8: 4.0, 32: 16.0}, {1: 4.0, 8: 4.0, 32: 16.0}),  # one was disturbed: it takes no longer than eight
+        ({1: 1.0, 8: 40.0, 32: 16.0}, {1: 1.0, 8: 8.0, 32: 16.0}),  # eight take no longer than eight times one
+    ],
+)
+def test_times_that_cannot_be(measured: dict[int, float], expected: dict[int, float]) -> None:
+    assert plausible(measured) == expected
