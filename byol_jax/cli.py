@@ -186,7 +186,7 @@ def serve(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
     spec = cfg.override(build.read_spec(args.workdir), overrides)
     limits = {name.removeprefix("limit_"): value for name, value in vars(args).items() if name.startswith("limit_")}
-    names = ("step", "index", "probe", "host", "port", "api_key_file", "sizes")
+    names = ("step", "index", "whiten", "probe", "host", "port", "api_key_file", "sizes")
     options = {name: getattr(args, name) for name in names}
     serving.serve(args.workdir, spec, limits=serving.Limits(**limits), window=args.window / 1000, **options)
 

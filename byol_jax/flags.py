@@ -101,6 +101,8 @@ def embeddings(embedded: argparse.ArgumentParser) -> None:
 def serving(served: argparse.ArgumentParser) -> None:
     """What is served, where, and the limits of a request; absent limits are not passed on, so defaults stand with ``serve.Limits``."""
     served.add_argument("--index", metavar="FILE.npz", help="embeddings of `byol-jax embed`, for /similar")
+    text = "take out of them what all of the index share, before cosines are taken: of texts mostly better"
+    served.add_argument("--whiten", action="store_true", help=text)
     served.add_argument("--probe", metavar="FILE.npz", help="a classifier of `byol-jax evaluate linear --save`, for /classify")
     served.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s: this machine alone)")
     served.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from byol_jax.evaluate.whitening import Whitening, spread
+
 AT_ONCE = 2**25  # cosines held at a time: 128 MB
 
 
@@ -19,15 +21,24 @@ class Index:
       unit: float32 [N, D], each of length 1.
       columns: by name ("path" or "text", "index", "label"), N values each.
       class_names: names of the labels, or None.
+      whitening: what embeddings go through before they are compared, as those in ``unit`` have; None: nothing.
     """
 
     unit: np.ndarray
     columns: dict[str, np.ndarray]
     class_names: list[str] | None = None
+    whitening: Whitening | None = None
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Index:
-        """Reads what ``byol-jax embed --output FILE.npz`` writes. ValueError for a file that is not there, or of another kind."""
+    def load(cls, path: str | os.PathLike[str], *, whiten: bool = False) -> Index:
+        """Reads what ``byol-jax embed --output FILE.npz`` writes.
+
+        Args:
+          whiten: take out of the embeddings what all in the file share, see ``evaluate.whitening``.
+
+        Raises:
+          ValueError: no such file, one of another kind, or too small a one to whiten by.
+        """
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
                 embedding = np.asarray(found["embedding"], np.float32)
@@ -42,10 +53,16 @@ class Index:
             raise ValueError(
                 f"--index {path}: expected finite embeddings [N, D] and N of {', '.join(columns)}; got {list(embedding.shape)}"
             )
-        return cls(_unit(embedding), columns, names)
+        if not whiten:
+            return cls(_unit(embedding), columns, names)
+        if len(embedding) < 2:
+            raise ValueError(f"--whiten: learns from two embeddings or more; --index {path} holds {len(embedding)}")
+        whitening = Whitening(spread(embedding))
+        return cls(_unit(whitening(embedding)), columns, names, whitening)
 
     def nearest(self, embedding: np.ndarray, k: int) -> list[list[dict[str, Any]]]:
         """What is known of the k of the highest cosine (all N if fewer) with each of float32 [M, D], the earlier first among equals."""
+        embedding = embedding if self.whitening is None else self.whitening(embedding)
         block = max(AT_ONCE // len(self.unit), 1)
         parts = (_unit(embedding[start : start + block]) @ self.unit.T for start in range(0, len(embedding), block))
         return [[self._entry(int(i), float(row[i])) for i in _best(row, k)] for part in parts for row in part]

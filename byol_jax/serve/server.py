@@ -27,6 +27,7 @@ def serve(
     limits: Limits,
     step: int | None = None,
     index: str | None = None,
+    whiten: bool = False,
     probe: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -37,7 +38,8 @@ def serve(
     """Serves the run until SIGTERM or Ctrl-C: then no connection is taken any more, and requests that are here are answered first.
 
     Args:
-      index: a file of ``byol-jax embed``. probe: one of ``byol-jax evaluate linear --save``. api_key_file: holds the key.
+      index: a file of ``byol-jax embed``; whiten: before cosines are taken. probe: one of ``byol-jax evaluate linear --save``.
+      api_key_file: holds the key.
       port: 0 takes a free one.
       sizes, window: see ``Service``.
 
@@ -51,11 +53,13 @@ def serve(
         from byol_jax.serve.listening import Server
     except ImportError as error:
         raise ConfigError([f"serve: needs {error.name}, which is not installed: pip install 'byol-jax[serve]'"]) from None
+    if whiten and index is None:
+        raise ConfigError(["--whiten: whitens an index; give --index FILE.npz too"])
     if faults := limits.errors():
         raise ConfigError([f"--max-{fault}".replace("--max-queue", "--queue") for fault in faults])
     key = None if api_key_file is None else _key(Path(api_key_file))
     files: dict[str, Any] = {
-        "index": None if index is None else Index.load(index),
+        "index": None if index is None else Index.load(index, whiten=whiten),
         "probe": None if probe is None else evaluate.load_probe(probe),
     }
     with _bound(host, port) as listener:

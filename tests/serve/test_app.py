@@ -20,7 +20,7 @@ from byol_jax.evaluate import Encoder, Probe, SentenceEncoder
 from byol_jax.serve import Index, Limits, Model
 from byol_jax.serve.app import PAGE, Service, create_app
 from byol_jax.serve.model import plausible
-from tests.data.words import WORDS
+from tests.data.words import WORDS, sentences
 from tests.serve.conftest import asked, encoded, files, metric, post
 
 IMAGES = [encoded(20, 14, seed=1), encoded(8, 8, seed=2, kind="BMP"), encoded(31, 40, seed=3, kind="JPEG"), encoded(9, 9, kind="WEBP")]
@@ -161,6 +161,20 @@ def test_the_index_is_exact(k: int) -> None:
         places = np.argsort(-row, kind="stable")[:k]
         assert [one["index"] for one in found] == places.tolist()
         assert [one["cosine"] for one in found] == row[places].tolist()
+
+
+def test_a_whitened_index_compares_as_the_house_s_whitening(sentence_encoder: SentenceEncoder, texts: Model, tmp_path: Path) -> None:
+    known = sentences(40, seed=5)
+    embed = evaluate.Whitened(sentence_encoder, known)
+    np.savez(tmp_path / "known.npz", embedding=sentence_encoder(known), text=np.array(known))
+    service = Service(texts, limits=Limits(), index=Index.load(tmp_path / "known.npz", whiten=True))
+    (found,) = post(service, "/similar?k=40", json={"texts": ["river stone"]}).json()["results"]
+    cosine, index = evaluate.nearest(embed(["river stone"]), embed(known), k=40)
+    assert [one["text"] for one in found][:5] == [known[i] for i in index[0, :5]]
+    assert [one["cosine"] for one in found] == pytest.approx(cosine[0].tolist(), abs=1e-5)
+    np.savez(tmp_path / "one.npz", embedding=np.ones((1, 4)))
+    with pytest.raises(ValueError, match="--whiten: learns from two embeddings or more"):
+        Index.load(tmp_path / "one.npz", whiten=True)
 
 
 def test_without_index_or_probe_the_flag_is_named(texts: Model) -> None:

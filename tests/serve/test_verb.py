@@ -112,6 +112,7 @@ def test_it_takes_a_key_and_says_where_it_is(workdir: Path, tmp_path: Path) -> N
         (["--api-key-file", "nowhere"], "--api-key-file nowhere: there is no such file; write the key into it"),
         (["--index", "nowhere.npz"], "--index nowhere.npz: there is no such file; `byol-jax embed --output nowhere.npz` writes it"),
         (["--probe", "nowhere.npz"], "nowhere.npz: there is no such file; `byol-jax evaluate linear --save nowhere.npz` writes it"),
+        (["--whiten"], "--whiten: whitens an index; give --index FILE.npz too"),
         (["--host", "256.0.0.1"], "--host 256.0.0.1 --port 0: cannot listen there"),
         (["--port", "99999"], "--port 99999: cannot listen there"),
     ],
