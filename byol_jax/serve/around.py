@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
@@ -17,7 +16,6 @@ from byol_jax.serve.batcher import Full
 from byol_jax.serve.limits import Refused
 from byol_jax.serve.metrics import Metrics
 
-LOG = logging.getLogger("byol_jax.serve")
 HEADERS = {503: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}
 
 
@@ -73,8 +71,7 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         return answer(Refused(400, "left", "the body ended before it was whole"))
 
     async def broken(request: Request, error: Exception) -> JSONResponse:
-        LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return answer(Refused(500, "internal", "the service failed; its log says why"))
+        return answer(Refused(500, "internal", "the service failed; its log says why"))  # uvicorn's
 
     handlers = {Refused: refused, Full: full, RequestValidationError: invalid, HTTPException: of_http, ClientDisconnect: left}
     for kind, handler in [*handlers.items(), (Exception, broken)]:

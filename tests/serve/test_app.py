@@ -21,7 +21,7 @@ from byol_jax.serve import Index, Limits, Model
 from byol_jax.serve.app import PAGE, Service, create_app
 from byol_jax.serve.model import plausible
 from tests.data.words import WORDS, sentences
-from tests.serve.conftest import asked, encoded, files, metric, post
+from tests.serve.asking import asked, encoded, files, metric, post
 
 IMAGES = [encoded(20, 14, seed=1), encoded(8, 8, seed=2, kind="BMP"), encoded(31, 40, seed=3, kind="JPEG"), encoded(9, 9, kind="WEBP")]
 TEXTS = ["river stone light", "winter", " ".join([WORDS] * 5), "a new wind and silver, " * 3]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from byol_jax.evaluate import Probe
 from byol_jax.serve import Index, Limits, Model
 from byol_jax.serve.app import Service, create_app
-from tests.serve.conftest import encoded
+from tests.serve.asking import encoded
 
 LIMITS = Limits(bytes=20_000, pixels=5_000, characters=200, count=4, queue=8)
 FILES = [encoded(20, 14, kind=kind) for kind in ("PNG", "JPEG", "BMP", "WEBP")] + [encoded(5, 5, kind="PNG", mode="P"), b""]

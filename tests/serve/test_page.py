@@ -9,8 +9,8 @@ import pytest
 
 from byol_jax import build, evaluate
 from byol_jax.evaluate.linear import Classifier
+from tests.serve.asking import encoded, files
 from tests.serve.browser import Browser, browser, missing
-from tests.serve.conftest import encoded, files
 from tests.serve.runs import image_run, serving, text_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
