@@ -120,7 +120,7 @@ def test_classifiers_stand_beside_their_baselines(folder: Path, capsys: pytest.C
         right = float((kept.probabilities(test.embedding).argmax(1) == test.label).mean())
         result = json.loads((folder / "run" / "evaluation" / "linear.json").read_text())["result"]
         assert kept.class_names == subject.train().class_names
-        assert right == pytest.approx(result["results"]["BYOL"]["top1"])
+        assert right == pytest.approx(result["BYOL"]["top1"])
         assert next(row for row in rows if row[0] == "TF-IDF")[2] == "100.0"
 
 
