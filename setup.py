@@ -36,8 +36,9 @@ SAFETENSORS = ["safetensors>=0.5"]
 PARQUET = ["pyarrow>=17"]
 SEARCH = ["optuna>=4"]
 INDEX = ["usearch>=2.16"]
+SERVE = ["fastapi>=0.115", "prometheus-client>=0.20", "python-multipart>=0.0.20", "uvicorn>=0.30"]
 TEXT = ["tokenizers>=0.21", *SAFETENSORS]
-TEST = ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"]
+TEST = ["httpx>=0.27", "hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"]
 
 setup(
     name="byol-jax",
@@ -48,7 +49,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["byol_jax", "byol_jax.*"]),
-    package_data={"byol_jax": ["report/*.html", "convert/*.md"]},
+    package_data={"byol_jax": ["report/*.html", "convert/*.md", "serve/*.html"]},
     install_requires=[*CORE, *DATA, "tensorflow-cpu>=2.20; platform_system == 'Linux'", "tensorflow>=2.20; platform_system != 'Linux'"],
     extras_require={
         "cuda13": ["jax[cuda13]>=0.10"],
@@ -65,7 +66,8 @@ setup(
         "parquet": PARQUET,
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24"],
         "search": SEARCH,
-        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET, *SEARCH, *TEXT, *INDEX],
+        "serve": SERVE,
+        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET, *SEARCH, *TEXT, *INDEX, *SERVE],
     },
     entry_points={"console_scripts": ["byol-jax = byol_jax.cli:main"]},
 )

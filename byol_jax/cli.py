@@ -89,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
     flags.exports(verb("export", export, "write the encoder of a run in a format of other programs", workdir, step))
     text = "write the embeddings of images or texts to a file; goes on where it was stopped"
     flags.embeddings(verb("embed", embed, text, workdir, step))
+    text = "answer requests over HTTP: embeddings of images or texts, their classes, their nearest neighbours"
+    flags.serving(verb("serve", serve, text, workdir, step))
     actions = verb("data", None, "write data as shards for random access, or check them").add_subparsers(
         dest="action", metavar="ACTION", required=True
     )
@@ -148,6 +150,8 @@ def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None
     for result, path in build.evaluation(args.kind, args.workdir, spec, step=args.step, **options):
         if parallel.is_main():
             print(f"{result.table()}\nwritten to {path}\n")
+    if parallel.is_main() and "save" in options:
+        print(f"classifier written to {options['save']}")
 
 
 def report(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
@@ -174,6 +178,17 @@ def embed(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     path = build.embed(args.workdir, spec, args.input, args.output, step=args.step, batch_size=args.batch_size)
     if parallel.is_main():
         print(f"written to {path}")
+
+
+def serve(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    from byol_jax import build
+    from byol_jax import serve as serving
+
+    spec = cfg.override(build.read_spec(args.workdir), overrides)
+    limits = {name.removeprefix("limit_"): value for name, value in vars(args).items() if name.startswith("limit_")}
+    names = ("step", "index", "whiten", "probe", "host", "port", "api_key_file", "sizes")
+    options = {name: getattr(args, name) for name in names}
+    serving.serve(args.workdir, spec, limits=serving.Limits(**limits), window=args.window / 1000, **options)
 
 
 def convert_data(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -57,6 +57,7 @@ def evaluations(added: argparse.ArgumentParser) -> None:
     flags.add_argument("--labels", type=_numbers(int, "all"), help="fewlabels: labels a class, such as 1,2,5,10,20,all (1,10,all)")
     flags.add_argument("--draws", type=int, help="fewlabels: how many times the labels are drawn (3)")
     flags.add_argument("--tasks", type=_names, help="both transfers: some of the twelve, such as cifar10,dtd")
+    flags.add_argument("--save", metavar="FILE.npz", help="linear: keep the run's L-BFGS classifier, for `byol-jax serve --probe`")
     flags.add_argument("--pairs", metavar="FILE", help="similarity: sentence1, sentence2, score as .tsv, .csv or .jsonl; or tfds:glue/stsb")
     flags.add_argument("--corpus", metavar="DIR", help="retrieve: queries.jsonl, corpus.jsonl and qrels/test.tsv, as BEIR has them")
     flags.add_argument("--k", type=_numbers(int), help="retrieve: documents looked at, for recall (1,5,10,100)")
@@ -95,6 +96,31 @@ def embeddings(embedded: argparse.ArgumentParser) -> None:
     embedded.add_argument("--output", required=True, metavar="FILE", help="ends in .npz or .parquet")
     text = "examples a process sends to its devices at a time (256)"
     embedded.add_argument("--batch-size", type=int, default=256, metavar="N", help=text)
+
+
+def serving(served: argparse.ArgumentParser) -> None:
+    """What is served, where, and the limits of a request; absent limits are not passed on, so defaults stand with ``serve.Limits``."""
+    served.add_argument("--index", metavar="FILE.npz", help="embeddings of `byol-jax embed`, for /similar")
+    text = "take out of them what all of the index share, before cosines are taken: of texts mostly better"
+    served.add_argument("--whiten", action="store_true", help=text)
+    served.add_argument("--probe", metavar="FILE.npz", help="a classifier of `byol-jax evaluate linear --save`, for /classify")
+    served.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s: this machine alone)")
+    served.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
+    served.add_argument("--api-key-file", metavar="FILE", help="holds the key that requests must bring; none if not given")
+    text = "sizes of a batch to compile (1,8,32)"
+    served.add_argument("--sizes", type=_numbers(int), default=(1, 8, 32), metavar="N,N", help=text)
+    text = "milliseconds that a batch waits for examples that are being prepared (%(default)g)"
+    served.add_argument("--window", type=float, default=2.0, metavar="MS", help=text)
+    limits = served.add_argument_group("limits of a request", argument_default=argparse.SUPPRESS)
+    for name, kind, text in (
+        ("bytes", int, "of its body (16777216)"),
+        ("pixels", int, "of an image (50000000)"),
+        ("characters", int, "of a text (100000)"),
+        ("count", int, "images or texts in it (32)"),
+        ("seconds", float, "until it is answered (30)"),
+    ):
+        limits.add_argument(f"--max-{name}", dest=f"limit_{name}", type=kind, metavar="N", help=text)
+    limits.add_argument("--queue", dest="limit_queue", type=int, metavar="N", help="images or texts here at once, of all callers (256)")
 
 
 def shards(recorded: argparse.ArgumentParser) -> None:

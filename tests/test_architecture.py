@@ -21,9 +21,10 @@ LAYERS = [
     {"checkpoint", "convert", "evaluate", "report"},
     {"train"},
     {"config", "build", "bench", "plan"},
+    {"serve"},
     {"flags", "cli", "__main__"},
 ]
-NEIGHBOURS_MEET = (2, 4, 5)
+NEIGHBOURS_MEET = (2, 4, 6)
 LAYER_OF = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 
 
@@ -81,6 +82,9 @@ def test_each_library_stays_in_its_room(path: Path) -> None:
         assert not uses(path, "jax") + uses(path, "flax") + uses(path, "optax"), f"{where} must not know JAX"
     if room != "checkpoint":
         assert not uses(path, "orbax"), f"{where}: only checkpoint.py knows orbax"
+    if room != "serve":
+        libraries = ("fastapi", "starlette", "uvicorn", "prometheus_client", "python_multipart")
+        assert not any(uses(path, library) for library in libraries), f"{where}: only serve/ knows HTTP"
     if room not in ("cli", "flags"):
         assert not uses(path, "argparse") + uses(path, "absl.flags"), f"{where}: flags belong to the cli"
     if room == "method":
@@ -105,6 +109,7 @@ def test_files_and_functions_are_short(path: Path) -> None:
         ("import byol_jax.bench", "tensorflow"),
         ("import byol_jax.config", "jax"),
         ("import byol_jax.cli", "jax"),
+        ("import byol_jax.build, byol_jax.serve", "fastapi"),
     ],
 )
 def test_what_an_import_does_not_bring(statement: str, absent: str) -> None:

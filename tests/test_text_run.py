@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import build, cli
+from byol_jax import build, cli, evaluate
 from byol_jax import config as cfg
 from byol_jax.build.subject import Subject
 from byol_jax.checkpoint import Checkpoints
@@ -105,14 +105,22 @@ class Stop(Hook):
 
 @pytest.mark.parametrize(("kind", "names"), [("knn", ["knn"]), ("linear", ["linear", "linear_sgd"]), ("fewlabels", ["fewlabels"])])
 def test_classifiers_stand_beside_their_baselines(folder: Path, capsys: pytest.CaptureFixture[str], kind: str, names: list[str]) -> None:
-    options = ["--labels", "1,all", "--draws", "1"] if kind == "fewlabels" else []
+    probe = folder / "probe.npz"
+    options = {"fewlabels": ["--labels", "1,all", "--draws", "1"], "linear": ["--save", str(probe)]}.get(kind, [])
     assert run("evaluate", kind, "--workdir", f"{folder}/run", *options) == 0
     out = capsys.readouterr().out
     for name in names:
         rows = json.loads((folder / "run" / "evaluation" / f"{name}.json").read_text())["rows"]
         assert {row[0] for row in rows} == {"BYOL", "untrained", "TF-IDF"}
     assert "macro F1 %" in out or kind == "fewlabels"
-    if kind == "linear":  # the class is a word of the text
+    if kind == "linear":  # the classifier that is kept is BYOL's; of the other rows, the class is a word of the text
+        assert f"classifier written to {probe}" in out
+        subject = Subject(build.read_spec(folder / "run"), build.load_encoder(folder / "run"), folder / "run")
+        kept, (_, test) = evaluate.load_probe(probe), subject.features()
+        right = float((kept.probabilities(test.embedding).argmax(1) == test.label).mean())
+        result = json.loads((folder / "run" / "evaluation" / "linear.json").read_text())["result"]
+        assert kept.class_names == subject.train().class_names
+        assert right == pytest.approx(result["BYOL"]["top1"])
         assert next(row for row in rows if row[0] == "TF-IDF")[2] == "100.0"
 
 

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax import data, evaluate
+from byol_jax import data, evaluate, parallel
 from byol_jax.build import objects
 from byol_jax.build.runs import load_encoder, measured_on
-from byol_jax.build.subject import Subject
+from byol_jax.build.subject import BYOL, Subject
 from byol_jax.config import ConfigError, Spec
 from byol_jax.evaluate import finetune
 from byol_jax.evaluate.fewlabels import ALL
 from byol_jax.evaluate.finetune import semi_supervised_grid
 from byol_jax.evaluate.linear import L2_PATH, hold_out, split_share
+from byol_jax.evaluate.probe import check_target
 from byol_jax.evaluate.robust import RADII
 from byol_jax.evaluate.sgd import PLAIN, REGULARISED, held_out_share
 from byol_jax.evaluate.tasks import TASKS
@@ -39,10 +40,15 @@ def _knn(run: Subject) -> Results:
     return {"knn": _beside({name: evaluate.knn_features(*both) for name, both in run.sets().items()})}
 
 
-def _linear(run: Subject) -> Results:
-    kinds: dict[str, Callable[..., evaluate.Result]] = {"linear": evaluate.linear_features, "linear_sgd": evaluate.sgd_features}
+def _linear(run: Subject, *, save: str | None = None) -> Results:
+    if save is not None:
+        check_target(save)
     sets = run.sets()
-    return {kind: _beside({name: judge(*both) for name, both in sets.items()}) for kind, judge in kinds.items()}
+    by_penalty = {name: evaluate.linear_classifier(*both) for name, both in sets.items()}
+    if save is not None and parallel.is_main():
+        evaluate.save_probe(save, by_penalty[BYOL][1], getattr(run.train(), "class_names", None))
+    results: Results = {name: result for name, (result, _) in by_penalty.items()}
+    return {"linear": _beside(results), "linear_sgd": _beside({name: evaluate.sgd_features(*both) for name, both in sets.items()})}
 
 
 def _beside(results: Results) -> evaluate.Result:

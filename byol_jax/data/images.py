@@ -14,11 +14,32 @@ from PIL import Image
 from byol_jax.data.source import BadImage
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 
 
 def is_jpeg(data: bytes) -> bool:
     """Whether the bytes begin as a JPEG file does."""
     return data[:3] == b"\xff\xd8\xff"
+
+
+class TooManyPixels(BadImage):
+    """An image that Pillow takes for a decompression bomb."""
+
+
+def size(data: bytes, where: str) -> tuple[int, int]:
+    """(height, width) as the header of a BMP, JPEG, PNG or WebP says; no pixel is decoded.
+
+    Raises:
+      BadImage: anything else. TooManyPixels: more than Pillow opens.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            warnings.simplefilter("ignore")
+            return image.height, image.width
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"{where}: {error}") from None
+    except Exception:  # as below
+        raise BadImage(f"{where}: is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image, or its header is damaged") from None
 
 
 def decode(data: bytes, where: str) -> np.ndarray:
@@ -35,7 +56,7 @@ def decode(data: bytes, where: str) -> np.ndarray:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what counts is whether the pixels can be read
             return np.asarray(_to_rgb(image))
     except Image.DecompressionBombError as error:
-        raise BadImage(f"{where}: {error}") from None
+        raise TooManyPixels(f"{where}: {error}") from None
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes
         raise BadImage(f"{where}: cannot be decoded ({type(error).__name__}: {error})") from None
 

@@ -15,7 +15,8 @@ from byol_jax.evaluate.features import Features, features, pixels
 from byol_jax.evaluate.fewlabels import FewLabelsResult, few_labels
 from byol_jax.evaluate.grid import FineTuneResult, fine_tune
 from byol_jax.evaluate.knn import KnnResult, knn, knn_features, nearest
-from byol_jax.evaluate.linear import LinearResult, linear, linear_features
+from byol_jax.evaluate.linear import LinearResult, linear, linear_classifier, linear_features
+from byol_jax.evaluate.probe import Probe, load_probe, save_probe
 from byol_jax.evaluate.result import Result, save
 from byol_jax.evaluate.retrieve import RetrieveResult, retrieve
 from byol_jax.evaluate.robust import RobustResult, robust
@@ -38,6 +39,7 @@ __all__ = [
     "FineTuneResult",
     "KnnResult",
     "LinearResult",
+    "Probe",
     "Result",
     "RetrieveResult",
     "RobustResult",
@@ -60,13 +62,16 @@ __all__ = [
     "knn",
     "knn_features",
     "linear",
+    "linear_classifier",
     "linear_features",
+    "load_probe",
     "nearest",
     "pixels",
     "raw_features",
     "retrieve",
     "robust",
     "save",
+    "save_probe",
     "sgd",
     "sgd_features",
     "similarity",

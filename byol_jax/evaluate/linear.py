@@ -24,7 +24,7 @@ from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, labelled
 from byol_jax.evaluate.metrics import macro_f1, predicted_class
 from byol_jax.evaluate.result import Result, percent
-from byol_jax.evaluate.scaling import spanned, standardised
+from byol_jax.evaluate.scaling import basis_of, moments, spanned, standardised
 from byol_jax.method.probe import in_top_k
 
 SMALL = 2048
@@ -70,7 +70,12 @@ def linear(encoder: Encoder, train: Any, test: Any, *, batch_size: int = 256, **
     return linear_features(*sets, **options)
 
 
-def linear_features(
+def linear_features(train: Features, test: Features, **options: Any) -> LinearResult:
+    """Accuracy of L2-regularised logistic regression on features; arguments as of ``linear_classifier``."""
+    return linear_classifier(train, test, **options)[0]
+
+
+def linear_classifier(
     train: Features,
     test: Features,
     *,
@@ -79,8 +84,8 @@ def linear_features(
     standardise: bool = True,
     max_iterations: int = 200,
     seed: int = 0,
-) -> LinearResult:
-    """Accuracy of L2-regularised logistic regression on features.
+) -> tuple[LinearResult, Classifier]:
+    """L2-regularised logistic regression on features: its accuracy, and the classifier itself.
 
     Args:
       train, test: labelled features of the same dimension, two classes at least.
@@ -89,13 +94,18 @@ def linear_features(
       standardise: shift and scale the features as ``standardised`` does.
       max_iterations: of L-BFGS, for each penalty.
       seed: of the held-out split.
+
+    Returns:
+      the result, and a classifier of features as they were given: shift and scale are folded into its weights.
     """
     classes = several_classes(train, test)
     penalties = sorted((l2,) if isinstance(l2, int | float) else l2, reverse=True)
     if not penalties or penalties[-1] < 0:
         raise ValueError(f"l2={l2}: give one penalty or several, none below 0")
+    mean, scale = moments(train) if standardise else (np.zeros(1), np.ones(1))
     if standardise:
         train, test = standardised(train, train, test)
+    basis = basis_of(train)
     train, test = spanned(train, train, test)
     scores: dict[float, tuple[float, float]] = {}
     if len(penalties) > 1:
@@ -104,7 +114,16 @@ def linear_features(
     choice = max(penalties, key=lambda v: scores[v]) if scores else penalties[0]  # the stronger penalty among equals
     classifier = fit(train, choice, classes, max_iterations=max_iterations)
     held = {v: scores[v][0] for v in reversed(penalties)} if scores else {}
-    return LinearResult(*judge(classifier, test, classes), "L-BFGS", choice, held, len(train), len(test), classes)
+    result = LinearResult(*judge(classifier, test, classes), "L-BFGS", choice, held, len(train), len(test), classes)
+    return result, _folded(classifier, mean, scale, basis)
+
+
+def _folded(classifier: Classifier, mean: np.ndarray, scale: np.ndarray, basis: np.ndarray | None) -> Classifier:
+    """The classifier of x where this one is of ``(x - mean) / scale @ basis``."""
+    w = np.asarray(classifier.w, np.float64)
+    w = (w if basis is None else basis @ w) / np.broadcast_to(scale, len(w) if basis is None else len(basis))[:, None]
+    b = np.asarray(classifier.b, np.float64) - np.broadcast_to(mean, len(w)) @ w
+    return Classifier(jnp.asarray(w, jnp.float32), jnp.asarray(b, jnp.float32))
 
 
 def several_classes(*sets: Features) -> int:

@@ -17,12 +17,15 @@ class SentenceEncoder:
     Args:
       encoder: of tokens.
       tokenizer: the one that the run was trained with.
+
+    Attributes:
+      views: the encoder's recipe: how long a text may be, and its special tokens.
     """
 
     def __init__(self, encoder: Encoder, tokenizer: Tokenizer) -> None:
         if not isinstance(encoder.views, TextViews):
             raise ValueError(f"SentenceEncoder: {type(encoder.module).__name__} is an encoder of images; it takes them itself")
-        self.encoder, self.tokenizer, self._views = encoder, tokenizer, encoder.views
+        self.encoder, self.tokenizer, self.views = encoder, tokenizer, encoder.views
 
     def __call__(self, texts: Sequence[str], *, batch_size: int = 256) -> np.ndarray:
         """float32 [N, D] of N texts, in their order; an empty text is embedded as nothing between two special tokens.
@@ -36,7 +39,7 @@ class SentenceEncoder:
         # Texts of like length together: a batch is as wide as its longest.
         order = np.argsort([len(one) for one in ids], kind="stable")
         parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        found = np.concatenate([self.encoder(padded([ids[i] for i in part], self._views), pad_to=batch_size) for part in parts])
+        found = np.concatenate([self.encoder(padded([ids[i] for i in part], self.views), pad_to=batch_size) for part in parts])
         out = np.empty_like(found)
         out[order] = found
         return out

@@ -43,8 +43,10 @@ def test_directions_that_a_small_corpus_does_not_know_are_shrunk() -> None:
     """Five texts span four of six directions; the inverse of Ledoit and Wolf's covariance exists all the same."""
     embed = Whitened(table, CORPUS[:5])
     expected = np.linalg.inv(ledoit_wolf(table(CORPUS[:5]).astype(np.float64))[0])
-    np.testing.assert_allclose(embed.directions @ embed.directions.T, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
-    assert np.linalg.matrix_rank(embed.directions) == 6
+    np.testing.assert_allclose(
+        embed.whitening.directions @ embed.whitening.directions.T, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max()
+    )
+    assert np.linalg.matrix_rank(embed.whitening.directions) == 6
 
 
 def test_of_a_large_corpus_ten_thousand_texts_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
