@@ -15,10 +15,9 @@ from byol_jax.augment import kind_of
 from byol_jax.data.order import Shard
 from byol_jax.data.pipeline import eval_batches
 from byol_jax.evaluate.encoder import Encoder
-from byol_jax.evaluate.features import Features, features, gather_rows
-from byol_jax.evaluate.linear import Classifier, fit, several_classes
+from byol_jax.evaluate.features import features, gather_rows
+from byol_jax.evaluate.linear import Classifier, linear_classifier
 from byol_jax.evaluate.result import Result, percent
-from byol_jax.evaluate.scaling import moments, standardised
 from byol_jax.method.attack import Ball, Norm, ascend, usual_step
 
 RADII = (2 / 255, 4 / 255, 8 / 255)
@@ -72,7 +71,8 @@ def robust(
     if steps < 1 or restarts < 1 or wanted[0] < 0:
         raise ValueError(f"robust(steps={steps}, restarts={restarts}, radii={radii}): the first two at least 1, no radius below 0")
     known = features(encoder, train, batch_size=batch_size)
-    attack = _Attack(encoder, probe_of(known, l2), norm, steps, seed)
+    _, probe = linear_classifier(known, known, l2=l2)
+    attack = _Attack(encoder, probe, norm, steps, seed)
     shard, held = Shard(jax.process_index(), jax.process_count()), []
     for batch in eval_batches(test, encoder.views, batch_size=batch_size * shard.count, shard=shard):
         rows = len(batch["label"])
@@ -83,14 +83,6 @@ def robust(
     (correct,) = gather_rows(np.concatenate(held))
     accuracy = dict(zip(wanted, correct.mean(0).tolist(), strict=True))
     return RobustResult(accuracy, norm, steps, restarts, len(known), len(correct))
-
-
-def probe_of(train: Features, l2: float) -> Classifier:
-    """A logistic regression fitted on standardised features; what it returns takes features as the encoder gives them."""
-    mean, scale = moments(train)
-    unit = fit(standardised(train, train)[0], l2, several_classes(train))
-    w = np.asarray(unit.w, np.float64) / scale[:, None]
-    return Classifier(jnp.asarray(w, jnp.float32), jnp.asarray(np.asarray(unit.b, np.float64) - mean @ w, jnp.float32))
 
 
 class _Attack:
