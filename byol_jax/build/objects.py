@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from byol_jax.build import texts
 from byol_jax.config import ConfigError, Spec
 from byol_jax.config.check import nearest
 from byol_jax.config.file import look_beside
+from byol_jax.config.mix import parts as parts_of
 from byol_jax.config.rules import BERTS, VITS, is_own
 from byol_jax.config.spec import OptimizerSpec
 
@@ -39,7 +41,14 @@ def own(key: str, name: str) -> Any:
 
 def train_source(spec: Spec) -> Any:
     """What the encoder learns from. Raises ValueError where it is not there."""
-    return _source(spec, spec.data.path, spec.data.split)
+    if not spec.data.mix:
+        return _source(spec, spec.data.path, spec.data.split)
+    parts = parts_of(spec.data)
+    sources = [_source(dataclasses.replace(spec, data=one), one.path, one.split) for _, one in parts]
+    try:
+        return data.mixture(sources, [part.weight for part, _ in parts], labels=[part.labels for part, _ in parts])
+    except ValueError as error:
+        raise ConfigError([f"data.mix: {error}"]) from error
 
 
 def labelled_source(spec: Spec) -> Any:
@@ -82,11 +91,7 @@ def _called(key: str, name: str, *args: Any, **kwargs: Any) -> Any:
 
 def num_classes(source: Any) -> int:
     """Classes of a source; 0 where it has no labels."""
-    names = getattr(source, "class_names", None)
-    if names:
-        return len(names)
-    labels = data.labels_of(source)
-    return 0 if labels is None or not len(labels) else int(labels.max()) + 1
+    return data.num_classes(source)
 
 
 def encoder(spec: Spec) -> nn.Module:

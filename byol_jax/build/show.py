@@ -12,7 +12,8 @@ import jax
 from byol_jax.augment import kind_of
 from byol_jax.build import methods, objects
 from byol_jax.config import ConfigError, Spec, flat
-from byol_jax.data import ArraySource
+from byol_jax.config.mix import parts
+from byol_jax.data import InMemory
 from byol_jax.data.prepared import prepared_length
 from byol_jax.method import Outputs
 from byol_jax.train.resident import bytes_per_device
@@ -30,10 +31,14 @@ def describe(spec: Spec) -> str:
 
 def look_at_data(spec: Spec) -> tuple[int | None, int, str]:
     """(examples, classes, a word on the data); examples is None where the data is not on this machine. Never downloads."""
-    if spec.data.source == "tfds":
-        length = prepared_length(str(spec.data.name), spec.data.split, spec.data.path)
-        text = f"{length:,} examples" if length else f"{spec.data.name}, not prepared on this machine: lengths in epochs stay open"
-        return length, 0, text
+    wanted = [one for _, one in parts(spec.data)] or [spec.data]
+    lengths = {one.name: prepared_length(str(one.name), one.split, one.path) for one in wanted if one.source == "tfds"}
+    missing = [str(name) for name, length in lengths.items() if length is None]
+    if missing:
+        return None, 0, f"{', '.join(missing)}, not prepared on this machine: lengths in epochs stay open"
+    if lengths and not spec.data.mix:
+        length = lengths[spec.data.name]
+        return length, 0, f"{length:,} examples"
     try:
         source = objects.train_source(spec)
     except ConfigError:
@@ -47,10 +52,10 @@ def look_at_data(spec: Spec) -> tuple[int | None, int, str]:
 
 def where_images_stand(source: Any) -> str:
     """What resident data takes on each device, were the run made on this machine."""
-    if not isinstance(source, ArraySource):
+    if not isinstance(source, InMemory):
         return "; not in memory as one array, which data.on_device needs"
     devices = jax.device_count()
-    size = bytes_per_device(len(source), source.images.shape[1:], devices)
+    size = bytes_per_device(len(source.stored), source.stored.images.shape[1:], devices)
     return f"; {size:,} bytes on each of {devices} device(s)"
 
 

@@ -16,6 +16,18 @@ from byol_jax.config.toolkit import AdversarySpec, DenoiseSpec, TeacherSpec
 
 
 @dataclass(frozen=True)
+class PartSpec:
+    """One part of ``data.mix``: which examples, how many, and what is shown of their labels; what is None is as in ``data``."""
+
+    split: str | None = None
+    source: str | None = None
+    path: str | None = None
+    name: str | None = None
+    weight: float = ruled(1.0, above(0))
+    labels: bool | str = True  # False: hidden; a name: a label set of its own
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """Where examples come from.
 
@@ -23,6 +35,9 @@ class DataSpec:
     ``name`` (and ``path`` as its data_dir); "my_pkg.mod:Name" is called as ``Name(split, **args)``. Test images of a folder, and test texts
     of files, stand in ``test_path``. A split may be a part, "train[:90%]", of TFDS's own order or else of a fixed shuffled one; of a folder
     or of text files, of what stands in ``path``.
+
+    ``mix`` are the parts that the encoder learns from instead, by weight: dicts of ``PartSpec``'s keys, such as
+    ``({"weight": 3, "labels": False}, {"weight": 1, "split": "train[:1%]"})``. Evaluation takes ``split`` or ``labelled_split`` as ever.
     """
 
     source: str = "digits"
@@ -36,6 +51,7 @@ class DataSpec:
     args: dict[str, Any] = field(default_factory=dict)
     max_bad_share: float = ruled(0.01, between(0, 1))  # of the files seen, before the run fails
     augment_on: Literal["device", "host"] = "device"
+    mix: tuple[dict[str, Any], ...] = ()
     on_device: bool = False  # images in memory are uploaded once, split over the devices, and stay there; the host sends indices
 
 
