@@ -102,7 +102,7 @@ def encoder(spec: Spec) -> nn.Module:
     if chosen.name in BERTS:
         return texts.encoder(spec)
     if chosen.name in VITS:
-        return getattr(models, chosen.name)(dtype=jnp.dtype(chosen.dtype), remat=chosen.remat)
+        return getattr(models, chosen.name)(dtype=jnp.dtype(chosen.dtype), remat=chosen.remat, drop_path=chosen.drop_path)
     options: dict[str, Any] = {
         "width": chosen.width,
         "small_inputs": chosen.stem == "small",
@@ -112,6 +112,7 @@ def encoder(spec: Spec) -> nn.Module:
         "norm": chosen.norm,
         "dtype": jnp.dtype(chosen.dtype),
         "remat": chosen.remat,
+        "drop_path": chosen.drop_path,
     }
     if chosen.name == "resnet":
         options |= {"block": chosen.block or "basic", "stem_channels": chosen.stem_channels}

@@ -229,7 +229,7 @@ def _encoder(form: Form) -> Broken:
             f"encoder.args = {encoder.args!r}: only your own encoder ('my_pkg.mod:Name') takes arguments",
         )
     if is_own(encoder.name):
-        for name in (*SHAPE, "zero_init_last_bn", "padding", "shortcut", "norm", "dtype", "remat"):
+        for name in (*SHAPE, "zero_init_last_bn", "padding", "shortcut", "norm", "dtype", "drop_path", "remat"):
             value = getattr(encoder, name)
             if value != type(encoder).__dataclass_fields__[name].default:
                 given = f"your own encoder {encoder.name!r} is given encoder.args alone; put it there"

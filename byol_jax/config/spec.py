@@ -161,6 +161,7 @@ class EncoderSpec:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters and batch statistics stay float32
     transformer: TransformerSpec = field(default_factory=TransformerSpec)
     path: str | None = None  # of "huggingface": a folder with config.json and model.safetensors
+    drop_path: float = ruled(0.0, between(0, 0.9))  # how often the last block's branch is dropped in training, earlier ones linearly less
     remat: bool = False  # compute each block again on the way back instead of keeping it: less memory, a third more operations
     args: dict[str, Any] = field(default_factory=dict)
 
