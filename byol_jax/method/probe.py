@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
+
+LabelLoss = Callable[[jax.Array, jax.Array], jax.Array]  # (logits [B, C], labels int[B]) -> [B]
+
+
+def cross_entropy(smoothing: float = 0.0) -> LabelLoss:
+    """The cross-entropy of logits and labels; with label smoothing (arXiv 1512.00567) the label has 1 - ``smoothing`` of the wanted
+    probability, and all classes, itself too, share the rest evenly.
+
+    Raises:
+      ValueError: ``smoothing`` outside 0..1.
+    """
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"label_smoothing = {smoothing}: it must be at least 0 and below 1")
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels
+
+    def smoothed(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        one = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return (1 - smoothing) * one - smoothing * jax.nn.log_softmax(logits).mean(-1)
+
+    return smoothed
 
 
 def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
