@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +20,8 @@ from byol_jax.config.file import look_beside
 from byol_jax.config.mix import parts as parts_of
 from byol_jax.config.rules import BERTS, VITS, is_own
 from byol_jax.config.spec import OptimizerSpec
+
+Classes = int | Mapping[str, int]
 
 
 def own(key: str, name: str) -> Any:
@@ -89,9 +91,9 @@ def _called(key: str, name: str, *args: Any, **kwargs: Any) -> Any:
         raise ConfigError([f"{key} = {name!r}: {name}({given}) raised TypeError: {error}"]) from error
 
 
-def num_classes(source: Any) -> int:
-    """Classes of a source; 0 where it has no labels."""
-    return data.num_classes(source)
+def num_classes(source: Any) -> Classes:
+    """Classes of a source, by name where it has several label sets; 0 where it has no labels."""
+    return getattr(source, "label_sets", None) or data.num_classes(source)
 
 
 def encoder(spec: Spec) -> nn.Module:

@@ -29,7 +29,7 @@ def describe(spec: Spec) -> str:
     return "\n\n".join([config_text(spec), parameter_text(spec, classes), batch_text(spec), length_text(spec, examples, where)])
 
 
-def look_at_data(spec: Spec) -> tuple[int | None, int, str]:
+def look_at_data(spec: Spec) -> tuple[int | None, objects.Classes, str]:
     """(examples, classes, a word on the data); examples is None where the data is not on this machine. Never downloads."""
     wanted = [one for _, one in parts(spec.data)] or [spec.data]
     lengths = {one.name: prepared_length(str(one.name), one.split, one.path) for one in wanted if one.source == "tfds"}
@@ -46,8 +46,13 @@ def look_at_data(spec: Spec) -> tuple[int | None, int, str]:
     except ValueError as error:
         return None, 0, f"not there: {error}"
     classes = objects.num_classes(source) if spec.method.probe else 0
-    text = f"{len(source):,} examples" + (f", {classes} classes" if classes else "")
+    text = f"{len(source):,} examples" + (f", {classes_text(classes)}" if classes else "")
     return len(source), classes, text + (where_images_stand(source) if spec.data.on_device else "")
+
+
+def classes_text(classes: objects.Classes) -> str:
+    """Such as "10 classes"; of several label sets "10 classes of kind, 2 classes of sold"."""
+    return f"{classes} classes" if isinstance(classes, int) else ", ".join(f"{n} classes of {name}" for name, n in classes.items())
 
 
 def where_images_stand(source: Any) -> str:
@@ -77,7 +82,7 @@ def shapes(spec: Spec) -> tuple[Outputs, Any]:
     return jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False), kind_of(recipe).seen(recipe))
 
 
-def parameter_text(spec: Spec, classes: int) -> str:
+def parameter_text(spec: Spec, classes: objects.Classes) -> str:
     """The online network's parameters by module, the blocks of a stage together; the target network, if any, has the same again."""
     out, variables = shapes(spec)
     counts: dict[str, int] = {}
@@ -91,7 +96,8 @@ def parameter_text(spec: Spec, classes: int) -> str:
     parts["online network"] = sum(counts.values())
     width = out.embedding.shape[-1]
     if classes:
-        parts[f"probe ({classes} classes)"] = (width + 1) * classes
+        outputs = classes if isinstance(classes, int) else sum(classes.values())
+        parts[f"probe ({classes_text(classes)})"] = (width + 1) * outputs
     target = "the target network holds as many again" if spec.method.target == "ema" else "there is no target network"
     if spec.method.teacher.workdir is not None:
         target = f"the target is the teacher in {spec.method.teacher.workdir}"

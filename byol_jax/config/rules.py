@@ -265,6 +265,12 @@ def _method(form: Form) -> Broken:
             ("method.normalization", "method.loss"),
             f"method.normalization = {form.method.normalization!r}: your own loss {form.method.loss!r} normalises as it likes; leave 'l2'",
         )
+    for name in ("supervision", "label_smoothing"):
+        if (value := getattr(form.method, name)) and not form.method.probe:
+            yield (
+                (f"method.{name}", "method.probe"),
+                f"method.{name} = {value}: it is of the probe, and needs method.probe = True",
+            )
     if projector.out != predictor.out:
         yield (
             ("method.predictor.out", "method.projector.out"),

@@ -195,6 +195,8 @@ class MethodSpec:
     tau: float = ruled(0.996, between(0, 1))
     tau_schedule: Literal["cosine", "constant"] = "cosine"
     probe: bool = True  # without labels there is none
+    supervision: float = ruled(0.0, at_least(0))  # how much of the probe's gradient the encoder learns from; 0: it learns from no label
+    label_smoothing: float = ruled(0.0, between(0, 0.9))  # of the probe's loss
     adversary: AdversarySpec = field(default_factory=AdversarySpec)
     denoise: DenoiseSpec = field(default_factory=DenoiseSpec)
     teacher: TeacherSpec = field(default_factory=TeacherSpec)

@@ -46,8 +46,8 @@ def labelled_share(labels: jax.Array, axis_name: str) -> jax.Array:
     return jax.lax.pmean((labels >= 0).mean(dtype=jnp.float32), axis_name)
 
 
-def probe_metrics(logits: jax.Array, labels: jax.Array, share: jax.Array) -> dict[str, jax.Array]:
-    """Cross-entropy, top-1 and top-5 of logits [B, C] against labels int[B], where a label below 0 means that there is none.
+def probe_metrics(logits: jax.Array, labels: jax.Array, share: jax.Array, loss: LabelLoss = cross_entropy()) -> dict[str, jax.Array]:
+    """Loss (``cross_entropy``), top-1 and top-5 of logits [B, C] against labels int[B], where a label below 0 means that there is none.
 
     ``share`` of the rows of the global batch have one. The mean, over devices and micro-batches, of what is returned is the mean over
     the labelled rows of the global batch; without any, it is 0.
@@ -56,7 +56,7 @@ def probe_metrics(logits: jax.Array, labels: jax.Array, share: jax.Array) -> dic
     weight = labelled.astype(logits.dtype) / jnp.where(share > 0, share, 1).astype(logits.dtype)
     safe = jnp.where(labelled, labels, 0)
     return {
-        "probe_loss": (weight * optax.softmax_cross_entropy_with_integer_labels(logits, safe)).mean(),
+        "probe_loss": (weight * loss(logits, safe)).mean(),
         "probe_top1": (weight * in_top_k(logits, safe, 1).astype(logits.dtype)).mean(),
         "probe_top5": (weight * in_top_k(logits, safe, 5).astype(logits.dtype)).mean(),
     }
