@@ -58,7 +58,10 @@ def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None =
     examples = len(source)
     schedule = objects.learning_rate(spec, examples)
     own_views = spec.views.function is not None
-    method = methods.byol(spec, objects.num_classes(source) if spec.method.probe else 0)
+    classes = objects.num_classes(source) if spec.method.probe else 0
+    if spec.method.supervision and not classes:
+        raise ConfigError([f"method.supervision = {spec.method.supervision}: the training data has no label to learn from"])
+    method = methods.byol(spec, classes)
     claim(workdir, spec)
     return train_method(
         method,
