@@ -1,5 +1,6 @@
 """BYOL from scratch on small corpora: passages of the Brown corpus, mails (spam), news (lee), the questions of a service desk (faq), tweets
-(tweets), films by who made them (movies); on news from MiniLM's weights (minilm); mails and a tenth of their labels together (spam_joint).
+(tweets), films by who made them (movies); on news from MiniLM's weights (minilm); mails and a tenth of their labels together
+(spam_joint, which nobody has measured yet).
 
 Command:  byol-jax pretrain --config configs/text_small.py --workdir runs/brown        (or configs/text_small.py:spam, :lee, ...)
           before it, once: experiments/text_brown (text_spam, text_lee, faq_search, sentiment_monitor, recommend) says how to get the

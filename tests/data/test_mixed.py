@@ -14,6 +14,7 @@ from byol_jax import build, data, parallel
 from byol_jax import config as cfg
 from byol_jax import views as recipes
 from byol_jax.cli import main
+from byol_jax.config.search import not_held_out
 from byol_jax.data import Shard, index_batches, mixture, train_batches
 from byol_jax.train.resident import Resident
 
@@ -82,6 +83,12 @@ def test_parts_of_the_same_classes_share_them() -> None:
     assert mixture([numbered(0, 2), numbered(2, 2, [0, 1])], labels=[True, False]).labels is None
 
 
+class Streamed(data.ArraySource):
+    """As a source that is read from front to back."""
+
+    def in_order(self) -> None: ...
+
+
 LABELLED = numbered(0, 2, [0, 1], ["a", "b"])
 
 
@@ -96,6 +103,7 @@ LABELLED = numbered(0, 2, [0, 1], ["a", "b"])
         ([LABELLED, LABELLED], {"labels": ["one", True]}, "part 0 names its label set and part 1 does not"),
         ([LABELLED], {"labels": ["a b"]}, "label set 'a b': is no name"),
         ([numbered(0, 2)], {"labels": ["one"]}, "label set 'one': has no labels"),
+        ([LABELLED, Streamed(LABELLED.images)], {}, "part 1 .* cannot be read at any row; prepare it as array_record"),
         ([mixture([LABELLED])], {}, "cannot be read at any row; list its parts"),
         ([LABELLED, data.TokenSource(np.arange(2), np.array([0, 2]))], {}, "part 1 is of 'tokens', part 0 of 'image'"),
     ],
@@ -205,6 +213,13 @@ def test_a_wrong_part_is_named(part: dict[str, Any], message: str) -> None:
         cfg.resolve(digits(mix=(part,)))
     assert len(caught.value.errors) == 1
     assert caught.value.errors[0].startswith(message)
+
+
+def test_a_search_holds_out_what_no_part_learns_from() -> None:
+    held = {"split": "train[:80%]", "test_split": "train[80%:]"}
+    assert not_held_out(cfg.resolve(digits(**held, mix=MIX)).data) == []
+    (found,) = not_held_out(cfg.resolve(digits(**held, mix=({"split": "train[:90%]"},))).data)
+    assert found.startswith("data.test_split = 'train[80%:]' may share images with 'train[:90%]'")
 
 
 def test_a_mix_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
