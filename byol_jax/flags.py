@@ -41,6 +41,8 @@ def evaluations(added: argparse.ArgumentParser) -> None:
     flags.add_argument("--regularised", action="store_true", help="linear_paper: bounded and penalised logits (Table 7)")
     flags.add_argument("--photometric", action="store_true", help="linear_paper: on the augmentations of pretraining (Table 7)")
     flags.add_argument("--share", type=_numbers(float), help="semisup: of the labels (0.01,0.1)")
+    flags.add_argument("--dropout", type=float, metavar="SHARE", help="semisup: of the embedding, before the classifier (0)")
+    flags.add_argument("--label-smoothing", type=float, metavar="SHARE", help="semisup: of the wanted probability, for all classes (0)")
     flags.add_argument(
         "--rates",
         type=_numbers(float),

@@ -71,8 +71,9 @@ def assemble(spec: Spec, *, synthetic: bool) -> Setup:
     mesh = parallel.data_mesh()
     parallel.check_batch(spec.batch_size, mesh, spec.optimizer.accumulate)
     held = None
+    classes: objects.Classes = CLASSES
     if synthetic:
-        batch, examples, classes = _own_rows(noise(spec)), EXAMPLES, CLASSES
+        batch, examples = _own_rows(noise(spec)), EXAMPLES
         # A run's length shapes its schedules alone. One of 100,000 steps without a warm-up goes with any configuration.
         spec = dataclasses.replace(
             spec, epochs=None, steps=100_000, optimizer=dataclasses.replace(spec.optimizer, warmup_epochs=None, warmup_steps=0)

@@ -101,11 +101,17 @@ def _semisup(
     epochs: tuple[int, ...] = finetune.EPOCHS,
     batch_size: int = 1024,
     held_out: float | None = None,
+    dropout: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Results:
+    regularised = {"dropout": dropout, "label_smoothing": label_smoothing}
+    if wrong := [f"{_flag(name)} {value:g}: must be at least 0 and below 1" for name, value in regularised.items() if not 0 <= value < 1]:
+        raise ConfigError(wrong)
+    settings = semi_supervised_grid(rates, epochs, **regularised)
     found: Results = {}
     for part in share:
         name = f"semisup_{100 * part:g}pct"
-        options: dict[str, Any] = {"settings": semi_supervised_grid(rates, epochs), "batch_size": batch_size, "seed": run.spec.seed}
+        options: dict[str, Any] = {"settings": settings, "batch_size": batch_size, "seed": run.spec.seed}
         sources = *few_labelled(run.spec, part, held_out), run.test()
         found[name] = evaluate.fine_tune(run.encoder, *sources, folder=run.workdir / "evaluation" / "finetune" / name, **options)
     return found

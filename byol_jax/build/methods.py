@@ -21,8 +21,8 @@ from byol_jax.method.passes import Passes, clean
 from byol_jax.workdir import folder
 
 
-def byol(spec: Spec, classes: int = 0) -> method.Byol:
-    """The method; with ``method.probe`` and classes above 0, a linear probe learns along.
+def byol(spec: Spec, classes: objects.Classes = 0) -> method.Byol:
+    """The method; with ``method.probe`` and classes above 0, a linear probe learns along, and teaches the encoder by ``supervision``.
 
     Raises:
       ConfigError: among others, a teacher that is not there, or that reads other examples than the student.
@@ -36,6 +36,8 @@ def byol(spec: Spec, classes: int = 0) -> method.Byol:
         num_classes=classes if wanted.probe else 0,
         target=wanted.target,
         passes=_passes(spec, encoder),
+        reach=method.let_through(wanted.supervision),
+        label_loss=method.cross_entropy(wanted.label_smoothing),
     )
     if wanted.teacher.workdir is None:
         return made

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -16,8 +17,11 @@ from byol_jax.build import texts
 from byol_jax.config import ConfigError, Spec
 from byol_jax.config.check import nearest
 from byol_jax.config.file import look_beside
+from byol_jax.config.mix import parts as parts_of
 from byol_jax.config.rules import BERTS, VITS, is_own
 from byol_jax.config.spec import OptimizerSpec
+
+Classes = int | Mapping[str, int]
 
 
 def own(key: str, name: str) -> Any:
@@ -39,7 +43,14 @@ def own(key: str, name: str) -> Any:
 
 def train_source(spec: Spec) -> Any:
     """What the encoder learns from. Raises ValueError where it is not there."""
-    return _source(spec, spec.data.path, spec.data.split)
+    if not spec.data.mix:
+        return _source(spec, spec.data.path, spec.data.split)
+    parts = parts_of(spec.data)
+    sources = [_source(dataclasses.replace(spec, data=one), one.path, one.split) for _, one in parts]
+    try:
+        return data.mixture(sources, [part.weight for part, _ in parts], labels=[part.labels for part, _ in parts])
+    except ValueError as error:
+        raise ConfigError([f"data.mix: {error}"]) from error
 
 
 def labelled_source(spec: Spec) -> Any:
@@ -80,13 +91,9 @@ def _called(key: str, name: str, *args: Any, **kwargs: Any) -> Any:
         raise ConfigError([f"{key} = {name!r}: {name}({given}) raised TypeError: {error}"]) from error
 
 
-def num_classes(source: Any) -> int:
-    """Classes of a source; 0 where it has no labels."""
-    names = getattr(source, "class_names", None)
-    if names:
-        return len(names)
-    labels = data.labels_of(source)
-    return 0 if labels is None or not len(labels) else int(labels.max()) + 1
+def num_classes(source: Any) -> Classes:
+    """Classes of a source, by name where it has several label sets; 0 where it has no labels."""
+    return getattr(source, "label_sets", None) or data.num_classes(source)
 
 
 def encoder(spec: Spec) -> nn.Module:
@@ -97,7 +104,7 @@ def encoder(spec: Spec) -> nn.Module:
     if chosen.name in BERTS:
         return texts.encoder(spec)
     if chosen.name in VITS:
-        return getattr(models, chosen.name)(dtype=jnp.dtype(chosen.dtype), remat=chosen.remat)
+        return getattr(models, chosen.name)(dtype=jnp.dtype(chosen.dtype), remat=chosen.remat, drop_path=chosen.drop_path)
     options: dict[str, Any] = {
         "width": chosen.width,
         "small_inputs": chosen.stem == "small",
@@ -107,6 +114,7 @@ def encoder(spec: Spec) -> nn.Module:
         "norm": chosen.norm,
         "dtype": jnp.dtype(chosen.dtype),
         "remat": chosen.remat,
+        "drop_path": chosen.drop_path,
     }
     if chosen.name == "resnet":
         options |= {"block": chosen.block or "basic", "stem_channels": chosen.stem_channels}

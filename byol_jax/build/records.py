@@ -94,7 +94,7 @@ def _splits(spec: Spec) -> dict[str, Spec]:
 
 def _at(spec: Spec, **changes: Any) -> Spec:
     """Undecoded: what is decoded into memory has lost its bytes."""
-    return dataclasses.replace(spec, data=dataclasses.replace(spec.data, in_memory=False, **changes))
+    return dataclasses.replace(spec, data=dataclasses.replace(spec.data, in_memory=False, mix=(), **changes))
 
 
 def _facts(part: Spec) -> dict[str, Any]:

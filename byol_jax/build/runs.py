@@ -58,7 +58,10 @@ def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None =
     examples = len(source)
     schedule = objects.learning_rate(spec, examples)
     own_views = spec.views.function is not None
-    method = methods.byol(spec, objects.num_classes(source) if spec.method.probe else 0)
+    classes = objects.num_classes(source) if spec.method.probe else 0
+    if spec.method.supervision and not classes:
+        raise ConfigError([f"method.supervision = {spec.method.supervision}: the training data has no label to learn from"])
+    method = methods.byol(spec, classes)
     claim(workdir, spec)
     return train_method(
         method,
@@ -79,7 +82,7 @@ def pretrain(spec: Spec, workdir: str | os.PathLike[str], *, mesh: Mesh | None =
         shard_state=spec.optimizer.shard_state,
         max_bad_share=spec.data.max_bad_share,
         test_data=test,
-        monitor_data=objects.labelled_source(spec) if spec.data.labelled_split else None,
+        monitor_data=objects.labelled_source(spec) if spec.data.labelled_split or spec.data.mix else None,
         evaluate_every_epochs=spec.evaluation.every_epochs,
         monitor_examples=spec.evaluation.monitor_examples,
         knn_k=spec.evaluation.knn_k,

@@ -12,7 +12,8 @@ import jax
 from byol_jax.augment import kind_of
 from byol_jax.build import methods, objects
 from byol_jax.config import ConfigError, Spec, flat
-from byol_jax.data import ArraySource
+from byol_jax.config.mix import parts
+from byol_jax.data import InMemory
 from byol_jax.data.prepared import prepared_length
 from byol_jax.method import Outputs
 from byol_jax.train.resident import bytes_per_device
@@ -28,12 +29,16 @@ def describe(spec: Spec) -> str:
     return "\n\n".join([config_text(spec), parameter_text(spec, classes), batch_text(spec), length_text(spec, examples, where)])
 
 
-def look_at_data(spec: Spec) -> tuple[int | None, int, str]:
+def look_at_data(spec: Spec) -> tuple[int | None, objects.Classes, str]:
     """(examples, classes, a word on the data); examples is None where the data is not on this machine. Never downloads."""
-    if spec.data.source == "tfds":
-        length = prepared_length(str(spec.data.name), spec.data.split, spec.data.path)
-        text = f"{length:,} examples" if length else f"{spec.data.name}, not prepared on this machine: lengths in epochs stay open"
-        return length, 0, text
+    wanted = [one for _, one in parts(spec.data)] or [spec.data]
+    lengths = {one.name: prepared_length(str(one.name), one.split, one.path) for one in wanted if one.source == "tfds"}
+    missing = [str(name) for name, length in lengths.items() if length is None]
+    if missing:
+        return None, 0, f"{', '.join(missing)}, not prepared on this machine: lengths in epochs stay open"
+    if lengths and not spec.data.mix:
+        length = lengths[spec.data.name]
+        return length, 0, f"{length:,} examples"
     try:
         source = objects.train_source(spec)
     except ConfigError:
@@ -41,16 +46,21 @@ def look_at_data(spec: Spec) -> tuple[int | None, int, str]:
     except ValueError as error:
         return None, 0, f"not there: {error}"
     classes = objects.num_classes(source) if spec.method.probe else 0
-    text = f"{len(source):,} examples" + (f", {classes} classes" if classes else "")
+    text = f"{len(source):,} examples" + (f", {classes_text(classes)}" if classes else "")
     return len(source), classes, text + (where_images_stand(source) if spec.data.on_device else "")
+
+
+def classes_text(classes: objects.Classes) -> str:
+    """Such as "10 classes"; of several label sets "10 classes of kind, 2 classes of sold"."""
+    return f"{classes} classes" if isinstance(classes, int) else ", ".join(f"{n} classes of {name}" for name, n in classes.items())
 
 
 def where_images_stand(source: Any) -> str:
     """What resident data takes on each device, were the run made on this machine."""
-    if not isinstance(source, ArraySource):
+    if not isinstance(source, InMemory):
         return "; not in memory as one array, which data.on_device needs"
     devices = jax.device_count()
-    size = bytes_per_device(len(source), source.images.shape[1:], devices)
+    size = bytes_per_device(len(source.stored), source.stored.images.shape[1:], devices)
     return f"; {size:,} bytes on each of {devices} device(s)"
 
 
@@ -72,7 +82,7 @@ def shapes(spec: Spec) -> tuple[Outputs, Any]:
     return jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False), kind_of(recipe).seen(recipe))
 
 
-def parameter_text(spec: Spec, classes: int) -> str:
+def parameter_text(spec: Spec, classes: objects.Classes) -> str:
     """The online network's parameters by module, the blocks of a stage together; the target network, if any, has the same again."""
     out, variables = shapes(spec)
     counts: dict[str, int] = {}
@@ -86,7 +96,8 @@ def parameter_text(spec: Spec, classes: int) -> str:
     parts["online network"] = sum(counts.values())
     width = out.embedding.shape[-1]
     if classes:
-        parts[f"probe ({classes} classes)"] = (width + 1) * classes
+        outputs = classes if isinstance(classes, int) else sum(classes.values())
+        parts[f"probe ({classes_text(classes)})"] = (width + 1) * outputs
     target = "the target network holds as many again" if spec.method.target == "ema" else "there is no target network"
     if spec.method.teacher.workdir is not None:
         target = f"the target is the teacher in {spec.method.teacher.workdir}"

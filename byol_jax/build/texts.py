@@ -72,7 +72,7 @@ def encoder(spec: Spec) -> nn.Module:
     """The Transformer that reads this tokenizer's ids."""
     chosen, own = spec.encoder, spec.encoder.transformer
     words = tokenizer(spec)
-    options: dict[str, Any] = {"dtype": jnp.dtype(chosen.dtype), "remat": chosen.remat, "scan": own.scan}
+    options: dict[str, Any] = {"dtype": jnp.dtype(chosen.dtype), "remat": chosen.remat, "scan": own.scan, "drop_path": chosen.drop_path}
     options |= {name: value for name in ("pooling", "dropout", "attention_dropout") if (value := getattr(own, name)) is not None}
     if chosen.name == "huggingface":
         fields = huggingface.fields(str(chosen.path))

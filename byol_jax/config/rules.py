@@ -3,12 +3,13 @@ that is wrong in itself."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from byol_jax import views as recipes
-from byol_jax.config import toolkit
+from byol_jax.config import mix, toolkit
 from byol_jax.config.check import nearest
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # my_pkg.mod:Na
 def combinations(form: Form) -> Broken:
     """All broken rules, in the order of the keys."""
     own = _length, _data, _on_device, _test_data, _parts, _views, _text, _encoder, _transformer, _method, _optimizer
-    for rule in (*own, toolkit.combinations):
+    for rule in (*own, toolkit.combinations, _mix):
         yield from rule(form)
 
 
@@ -121,6 +122,17 @@ def _parts(form: Form) -> Broken:
                 parse_split(split)
             except ValueError as error:
                 yield (f"data.{name}",), f"data.{name}: {error}"
+
+
+def _mix(form: Form) -> Broken:
+    """Each part must be what ``data`` itself may be."""
+    for number, written in enumerate(form.data.mix):
+        part, errors = mix.read_part(written, number)
+        yield from (((key,), message) for key, message in errors.items())
+        alone = dataclasses.replace(form, data=mix.data_of(form.data, part))
+        for rule in () if errors else (_data, _on_device, _parts, _text):
+            for keys, message in rule(alone):
+                yield (f"data.mix[{number}]: {message}", *keys), f"data.mix[{number}]: {message}"
 
 
 def _views(form: Form) -> Broken:
@@ -217,7 +229,7 @@ def _encoder(form: Form) -> Broken:
             f"encoder.args = {encoder.args!r}: only your own encoder ('my_pkg.mod:Name') takes arguments",
         )
     if is_own(encoder.name):
-        for name in (*SHAPE, "zero_init_last_bn", "padding", "shortcut", "norm", "dtype", "remat"):
+        for name in (*SHAPE, "zero_init_last_bn", "padding", "shortcut", "norm", "dtype", "drop_path", "remat"):
             value = getattr(encoder, name)
             if value != type(encoder).__dataclass_fields__[name].default:
                 given = f"your own encoder {encoder.name!r} is given encoder.args alone; put it there"
@@ -253,6 +265,12 @@ def _method(form: Form) -> Broken:
             ("method.normalization", "method.loss"),
             f"method.normalization = {form.method.normalization!r}: your own loss {form.method.loss!r} normalises as it likes; leave 'l2'",
         )
+    for name in ("supervision", "label_smoothing"):
+        if (value := getattr(form.method, name)) and not form.method.probe:
+            yield (
+                (f"method.{name}", "method.probe"),
+                f"method.{name} = {value}: it is of the probe, and needs method.probe = True",
+            )
     if projector.out != predictor.out:
         yield (
             ("method.predictor.out", "method.projector.out"),

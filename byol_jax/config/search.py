@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from byol_jax.config.check import ConfigError, leaves, nearest, nearest_key
+from byol_jax.config.mix import parts
 from byol_jax.config.spec import DataSpec, Form, Spec
 from byol_jax.config.sweep import METRICS, Changes, changed
 
@@ -185,7 +186,7 @@ def not_held_out(data: DataSpec) -> list[str]:
     if data.test_path is not None or data.test_split is None:
         return [unsure]
     try:
-        held, learnt = parse(data.test_split), {part: parse(part) for part in (data.split, data.labelled_split) if part}
+        held, learnt = parse(data.test_split), {part: parse(part) for part in _learnt(data)}
     except ValueError:  # a sum of splits, as TFDS has them
         return [unsure]
     if str(held) == held.name or held.name not in [part.name for part in learnt.values()]:
@@ -193,6 +194,11 @@ def not_held_out(data: DataSpec) -> list[str]:
     one_folder = data.source == "folder"  # whose splits are all the same images
     shared = [text for text, part in learnt.items() if not apart(held, dataclasses.replace(part, name=held.name) if one_folder else part)]
     return [f"{told} may share images with {text!r}: {advice}" for text in shared]
+
+
+def _learnt(data: DataSpec) -> list[str]:
+    """The splits that a run, or what judges it, learns from."""
+    return [*(one.split for _, one in parts(data)), *(part for part in (data.split, data.labelled_split) if part)]
 
 
 def _number(value: Any) -> bool:

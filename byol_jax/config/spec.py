@@ -16,6 +16,18 @@ from byol_jax.config.toolkit import AdversarySpec, DenoiseSpec, TeacherSpec
 
 
 @dataclass(frozen=True)
+class PartSpec:
+    """One part of ``data.mix``: which examples, how many, and what is shown of their labels; what is None is as in ``data``."""
+
+    split: str | None = None
+    source: str | None = None
+    path: str | None = None
+    name: str | None = None
+    weight: float = ruled(1.0, above(0))
+    labels: bool | str = True  # False: hidden; a name: a label set of its own
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """Where examples come from.
 
@@ -23,6 +35,9 @@ class DataSpec:
     ``name`` (and ``path`` as its data_dir); "my_pkg.mod:Name" is called as ``Name(split, **args)``. Test images of a folder, and test texts
     of files, stand in ``test_path``. A split may be a part, "train[:90%]", of TFDS's own order or else of a fixed shuffled one; of a folder
     or of text files, of what stands in ``path``.
+
+    ``mix`` are the parts that the encoder learns from instead, by weight: dicts of ``PartSpec``'s keys, such as
+    ``({"weight": 3, "labels": False}, {"weight": 1, "split": "train[:1%]"})``. Evaluation takes ``split`` or ``labelled_split`` as ever.
     """
 
     source: str = "digits"
@@ -36,6 +51,7 @@ class DataSpec:
     args: dict[str, Any] = field(default_factory=dict)
     max_bad_share: float = ruled(0.01, between(0, 1))  # of the files seen, before the run fails
     augment_on: Literal["device", "host"] = "device"
+    mix: tuple[dict[str, Any], ...] = ()
     on_device: bool = False  # images in memory are uploaded once, split over the devices, and stay there; the host sends indices
 
 
@@ -145,6 +161,7 @@ class EncoderSpec:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters and batch statistics stay float32
     transformer: TransformerSpec = field(default_factory=TransformerSpec)
     path: str | None = None  # of "huggingface": a folder with config.json and model.safetensors
+    drop_path: float = ruled(0.0, between(0, 0.9))  # how often the last block's branch is dropped in training, earlier ones linearly less
     remat: bool = False  # compute each block again on the way back instead of keeping it: less memory, a third more operations
     args: dict[str, Any] = field(default_factory=dict)
 
@@ -178,6 +195,8 @@ class MethodSpec:
     tau: float = ruled(0.996, between(0, 1))
     tau_schedule: Literal["cosine", "constant"] = "cosine"
     probe: bool = True  # without labels there is none
+    supervision: float = ruled(0.0, at_least(0))  # how much of the probe's gradient the encoder learns from; 0: it learns from no label
+    label_smoothing: float = ruled(0.0, between(0, 0.9))  # of the probe's loss
     adversary: AdversarySpec = field(default_factory=AdversarySpec)
     denoise: DenoiseSpec = field(default_factory=DenoiseSpec)
     teacher: TeacherSpec = field(default_factory=TeacherSpec)

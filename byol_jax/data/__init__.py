@@ -1,7 +1,8 @@
 """Data: sources of examples, their order, and the numpy batches made of them. Importing this imports neither TensorFlow nor jax."""
 
-from byol_jax.data.arrays import ArraySource, digits, from_arrays, idx, npz
+from byol_jax.data.arrays import ArraySource, InMemory, digits, from_arrays, idx, npz
 from byol_jax.data.files import FolderSource, folder
+from byol_jax.data.mixed import Mixture, mixture
 from byol_jax.data.order import Shard
 from byol_jax.data.pairs import Pairs, pairs, sts_tfds
 from byol_jax.data.pipeline import eval_batches, index_batches, train_batches
@@ -10,7 +11,7 @@ from byol_jax.data.records import tfds
 from byol_jax.data.retrieval import Retrieval, beir, retrieval
 from byol_jax.data.slices import parse as parse_split
 from byol_jax.data.slices import sliced
-from byol_jax.data.source import BadImage, Source, content_of, labels_of, spread, subset
+from byol_jax.data.source import BadImage, Source, content_of, labels_of, num_classes, spread, subset
 from byol_jax.data.texts import TextSource, from_texts, text_files, tfds_texts
 from byol_jax.data.tokens import Tokenizer, TokenSource, tokenised
 from byol_jax.data.vocabulary import train_tokenizer
@@ -20,6 +21,8 @@ __all__ = [
     "BadImage",
     "Batches",
     "FolderSource",
+    "InMemory",
+    "Mixture",
     "Pairs",
     "Retrieval",
     "Shard",
@@ -37,7 +40,9 @@ __all__ = [
     "idx",
     "index_batches",
     "labels_of",
+    "mixture",
     "npz",
+    "num_classes",
     "pairs",
     "parse_split",
     "retrieval",

@@ -8,15 +8,30 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from byol_jax.data.source import UNLABELLED
+from byol_jax.data.source import UNLABELLED, Source
 
 _IDX_UINT8 = 0x08
 _NPZ_IMAGES = ("{split}_images", "x_{split}", "images", "image", "x")
 _NPZ_LABELS = ("{split}_labels", "y_{split}", "labels", "label", "y")
+
+
+@runtime_checkable
+class InMemory(Source, Protocol):
+    """A source whose images are in memory, all of one size, each stored once.
+
+    Attributes:
+      stored: the images as they stand there, with their labels.
+    """
+
+    @property
+    def stored(self) -> ArraySource: ...
+
+    def rows(self, index: Any, /) -> Any:
+        """Where the examples of these positions, int[...], stand in ``stored``."""
 
 
 class ArraySource:
@@ -37,6 +52,15 @@ class ArraySource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"image": self.images[index], "label": UNLABELLED if self.labels is None else int(self.labels[index])}
+
+    @property
+    def stored(self) -> ArraySource:
+        """Itself: see ``InMemory``."""
+        return self
+
+    def rows(self, index: Any) -> Any:
+        """The positions themselves."""
+        return index
 
     def take(self, indices: Sequence[int] | np.ndarray | slice) -> ArraySource:
         """The chosen examples as another source in memory."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from byol_jax.data import order
-from byol_jax.data.arrays import ArraySource, nearest
+from byol_jax.data.arrays import ArraySource, InMemory, nearest
 from byol_jax.data.order import Shard
 from byol_jax.data.prefetch import Batch, Batches
 from byol_jax.data.source import LOG, UNLABELLED, Source, content_of
@@ -40,20 +40,20 @@ def train_batches(
     the batches k, k+1, ...
 
     Args:
-      source: an ``ArraySource``, or anything that follows ``Source``.
+      source: one in memory (``InMemory``), or anything that follows ``Source``.
       views: a recipe, or your own ``fn(example, seed) -> {"view1", "view2"}`` of tensors, where example is ``{"image": uint8[H, W, 3],
         "label": int32}`` (of texts ``{"tokens": int32[n], ...}``), seed is int64[2], and the function is traced by tf.data.
       batch_size: size of the global batch; this process gets ``batch_size / shard.count`` rows, b.
       seed: seed of the run, 0..2**64-1.
       start_step: first global batch.
       shard: this process's share.
-      augment_on: "device": only crops are made here, and from an ``ArraySource`` not even those; "host": the whole recipe runs in tf.data.
+      augment_on: "device": only crops are made here, and of images in memory not even those; "host": the whole recipe runs in tf.data.
       max_bad_share: largest share of files that may be undecodable; each is replaced by the next decodable one of the source.
       threads: parallel decoders; None lets tf.data choose.
 
     Returns:
       Batches: an iterator with ``close()`` and ``bad_files``. A batch holds "label" int32[b] (-1: none) and either "image"
-      uint8[b, H, W, 3] (``ArraySource``, "device") or "view1" and "view2", uint8[b, S, S, 3], of texts int32[b, length] (as your own
+      uint8[b, H, W, 3] (in memory, "device") or "view1" and "view2", uint8[b, S, S, 3], of texts int32[b, length] (as your own
       ``views`` gives them otherwise).
 
     Raises:
@@ -67,7 +67,7 @@ def train_batches(
     n = _train_length(source, batch_size)
     _check_kind(source, views)
     order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)  # its errors here, not in the thread
-    if isinstance(source, ArraySource) and isinstance(views, Views) and augment_on == "device":
+    if isinstance(source, InMemory) and isinstance(views, Views) and augment_on == "device":
         steps = order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
         return Batches(lambda: _gather(source, steps))
     from byol_jax.data import stream
@@ -85,14 +85,14 @@ def train_batches(
     )
 
 
-def index_batches(source: Source, *, batch_size: int, seed: int, start_step: int = 0, shard: Shard = Shard()) -> Batches:
-    """The batches of ``train_batches`` for one who has the images already: "index" int32[b] alone, positions in the source.
+def index_batches(source: InMemory, *, batch_size: int, seed: int, start_step: int = 0, shard: Shard = Shard()) -> Batches:
+    """The batches of ``train_batches`` for one who has the images already: "index" int32[b] alone, where they stand in ``source.stored``.
 
     Raises:
       ValueError: an empty source, a batch the shards cannot divide, a seed or step out of range.
     """
     steps = order.batches(n=_train_length(source, batch_size), batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
-    return Batches(lambda: ({"index": index.astype(np.int32)} for index, _ in steps))
+    return Batches(lambda: ({"index": source.rows(index).astype(np.int32)} for index, _ in steps))
 
 
 def _train_length(source: Source, batch_size: int) -> int:
@@ -102,9 +102,13 @@ def _train_length(source: Source, batch_size: int) -> int:
     return n
 
 
-def _gather(source: ArraySource, steps: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Batch]:
+def _gather(source: InMemory, steps: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Batch]:
     for index, _ in steps:
-        yield {"image": source.images[index], "label": _labels(source, index)}
+        yield _examples(source.stored, source.rows(index))
+
+
+def _examples(stored: ArraySource, rows: np.ndarray) -> Batch:
+    return {"image": stored.images[rows], "label": _labels(stored, rows)}
 
 
 def _labels(source: ArraySource, index: np.ndarray) -> np.ndarray:
@@ -125,7 +129,7 @@ def eval_batches(
     Every shard yields the same number of batches, ``ceil(N / batch_size)``; in the last one a shard may have fewer rows, or none.
 
     Args:
-      source: any source; images of an ``ArraySource`` come as they are (``augment.preprocess`` crops and resizes them on the device),
+      source: any source; images in memory come as they are (``augment.preprocess`` crops and resizes them on the device),
         those of another are centre-cropped and resized here, as the official code does it, to uint8.
       views: gives ``size`` and ``eval_crop``.
       batch_size: size of the global batch.
@@ -143,16 +147,16 @@ def eval_batches(
     n = _length(source)
     _check_kind(source, views)
     rows = shard.rows(batch_size)
-    if isinstance(source, ArraySource):
+    if isinstance(source, InMemory):
         return Batches(lambda: _eval_gather(source, order.one_pass(n, batch_size, rows)))
     from byol_jax.data import stream
 
     return stream.eval_batches(source, views, batch_size=batch_size, shard=shard, max_bad_share=max_bad_share, threads=threads)
 
 
-def _eval_gather(source: ArraySource, steps: Iterator[np.ndarray]) -> Iterator[Batch]:
+def _eval_gather(source: InMemory, steps: Iterator[np.ndarray]) -> Iterator[Batch]:
     for index in steps:
-        yield {"image": source.images[index], "label": _labels(source, index), "index": index}
+        yield {**_examples(source.stored, source.rows(index)), "index": index}
 
 
 def _check_kind(source: Source, views: Any) -> None:

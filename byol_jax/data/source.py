@@ -103,6 +103,15 @@ def labels_of(source: Source) -> np.ndarray | None:
     return labels if (labels != UNLABELLED).any() else None
 
 
+def num_classes(source: Source) -> int:
+    """Classes of a source: as many as it names, else up to its highest label; 0 where it has no labels."""
+    names = getattr(source, "class_names", None)
+    if names:
+        return len(names)
+    labels = labels_of(source)
+    return 0 if labels is None or not len(labels) else int(labels.max()) + 1
+
+
 class Subset:
     """Some examples of a source, in the given order; itself a source. Use ``subset`` to make one."""
 

@@ -1,6 +1,7 @@
 """Fine-tuning: the whole network, from pretrained weights, on labelled images (paper, section 4.2, Appendices C.2 and D).
 
-SGD with Nesterov momentum 0.9 on random crops and flips, no regularisation (weight decay only where a setting has it), a rate of
+SGD with Nesterov momentum 0.9 on random crops and flips, no regularisation but what a setting has (weight decay, dropout before the
+classifier, label smoothing; the paper's have none of the last two), a rate of
 rate * batch / 256 that falls to 0 along a cosine, as in the official code's linear evaluation. The batch is spread over all devices
 and batch statistics are of the whole of it. The grid, and the choice among its settings, stand in ``evaluate.grid``.
 """
@@ -31,6 +32,7 @@ from byol_jax.evaluate.progress import tracked
 from byol_jax.evaluate.sgd import MOMENTUM
 from byol_jax.method.norms import check_norms
 from byol_jax.method.optimizer import is_weight
+from byol_jax.method.probe import cross_entropy
 from byol_jax.method.schedules import cosine
 
 Step = Callable[["Tuned", Any, jax.Array, jax.Array], tuple["Tuned", jax.Array]]
@@ -41,15 +43,17 @@ TRANSFER_DECAYS = (0.0, *(float(decay) for decay in np.logspace(-6, -3, 7)))
 
 
 class Classified(nn.Module):
-    """An encoder with a linear classifier on top: images -> logits [B, classes]."""
+    """An encoder with a linear classifier on top, in training with dropout between them: images -> logits [B, classes]."""
 
     encoder: nn.Module
     classes: int
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         out: Any = self.encoder(x, train)
-        return nn.Dense(self.classes, name="classifier")(getattr(out, "embedding", out))
+        kept = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(getattr(out, "embedding", out))
+        return nn.Dense(self.classes, name="classifier")(kept)
 
 
 class Tuned(NamedTuple):
@@ -69,12 +73,16 @@ class Setting:
       epochs: passes over the training set; or else
       steps: how many, whatever the training set.
       weight_decay: added to the gradient of weights (not of biases and norms) is this divided by ``rate``, as in the paper.
+      dropout: of the embedding, before the classifier.
+      label_smoothing: see ``method.probe.cross_entropy``.
     """
 
     rate: float
     epochs: int | None = None
     steps: int | None = None
     weight_decay: float = 0.0
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
 
     def total(self, examples: int, batch_size: int) -> int:
         """Steps in all, one at least."""
@@ -84,12 +92,16 @@ class Setting:
     def name(self) -> str:
         """Such as ``rate0.05-epochs30``."""
         length = f"epochs{self.epochs}" if self.steps is None else f"steps{self.steps}"
-        return f"rate{self.rate:.3g}-{length}" + (f"-decay{self.weight_decay:.3g}" if self.weight_decay else "")
+        extra = {"decay": self.weight_decay, "dropout": self.dropout, "smoothing": self.label_smoothing}
+        return "-".join([f"rate{self.rate:.3g}", length, *(f"{name}{value:.3g}" for name, value in extra.items() if value)])
 
 
-def semi_supervised_grid(rates: tuple[float, ...] = RATES, epochs: tuple[int, ...] = EPOCHS) -> tuple[Setting, ...]:
+def semi_supervised_grid(
+    rates: tuple[float, ...] = RATES, epochs: tuple[int, ...] = EPOCHS, *, dropout: float = 0.0, label_smoothing: float = 0.0
+) -> tuple[Setting, ...]:
     """The paper's ten settings for few labels: every rate with every length."""
-    return tuple(Setting(rate, length) for rate, length in itertools.product(rates, epochs))
+    pairs = itertools.product(rates, epochs)
+    return tuple(Setting(rate, length, dropout=dropout, label_smoothing=label_smoothing) for rate, length in pairs)
 
 
 def transfer_grid(
@@ -125,15 +137,16 @@ def begin(encoder: Encoder, classes: int, *, seed: int, mesh: Mesh, bn_momentum:
     return network, parallel.replicate(jax.device_get(state), mesh)
 
 
-def make_step(network: Classified, recipe: Recipe, key: jax.Array, mesh: Mesh) -> Step:
+def make_step(network: Classified, recipe: Recipe, key: jax.Array, mesh: Mesh, label_smoothing: float = 0.0) -> Step:
     """Builds ``step(state, batch, rate, decay) -> (state, mean loss)``, compiled; every setting of a grid can share it.
 
     Args:
       recipe: how examples are augmented (its view 1). Row r of step t is drawn from ``key``, t and r alone.
+      label_smoothing: of labels int[B].
 
     A batch's "label" is int[B], or [B, C] of 1, 0 and -1 (not counted) where an image has several.
     """
-    make = kind_of(recipe).views(recipe, "device")
+    make, of_one = kind_of(recipe).views(recipe, "device"), cross_entropy(label_smoothing)
 
     def gradients(variables: Any, batch: Any, keys: jax.Array) -> tuple[Any, Any, jax.Array]:
         x = make(keys, batch)["view1"]
@@ -141,7 +154,7 @@ def make_step(network: Classified, recipe: Recipe, key: jax.Array, mesh: Mesh) -
         def objective(params: Any) -> tuple[jax.Array, Any]:
             noise = {"dropout": jax.random.fold_in(keys[0], 1)}
             logits, changed = network.apply({**variables, "params": params}, x, True, mutable=["batch_stats"], rngs=noise)
-            value = target_losses(logits, batch["label"]).mean()
+            value = target_losses(logits, batch["label"], of_one).mean()
             return value, (changed.get("batch_stats", {}), value)
 
         grads, (stats, value) = jax.grad(objective, has_aux=True)(variables["params"])
@@ -188,7 +201,8 @@ def train(
     size = fitting_batch(batch_size, len(source), mesh)
     recipe, total = encoder.views.plain(), setting.total(len(source), size)
     network, state = begin(encoder, classes, seed=seed, mesh=mesh, bn_momentum=bn_momentum)
-    step = _shared_step(network, recipe, seed, mesh)
+    network = network.clone(dropout=setting.dropout)
+    step = _shared_step(network, recipe, seed, mesh, setting.label_smoothing)
     schedule, decay = cosine(setting.rate, batch_size=size, steps=total), jnp.float32(setting.weight_decay / setting.rate)
     shard = Shard(jax.process_index(), jax.process_count())
     with contextlib.closing(train_batches(source, recipe, batch_size=size, seed=seed, shard=shard)) as stream:
@@ -203,13 +217,13 @@ def fitting_batch(batch_size: int, examples: int, mesh: Mesh) -> int:
     return max(min(batch_size, examples) // mesh.size, 1) * mesh.size
 
 
-def _shared_step(network: Classified, recipe: Recipe, seed: int, mesh: Mesh) -> Step:
+def _shared_step(network: Classified, recipe: Recipe, seed: int, mesh: Mesh, label_smoothing: float) -> Step:
     try:
-        return _cached_step(network, recipe, seed, mesh)
+        return _cached_step(network, recipe, seed, mesh, label_smoothing)
     except TypeError:  # a module with an unhashable field (a list, say) is compiled anew for every setting
-        return make_step(network, recipe, jax.random.key(seed), mesh)
+        return make_step(network, recipe, jax.random.key(seed), mesh, label_smoothing)
 
 
 @functools.lru_cache(maxsize=4)
-def _cached_step(network: Classified, recipe: Recipe, seed: int, mesh: Mesh) -> Step:
-    return make_step(network, recipe, jax.random.key(seed), mesh)
+def _cached_step(network: Classified, recipe: Recipe, seed: int, mesh: Mesh, label_smoothing: float) -> Step:
+    return make_step(network, recipe, jax.random.key(seed), mesh, label_smoothing)

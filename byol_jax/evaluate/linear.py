@@ -25,7 +25,7 @@ from byol_jax.evaluate.features import Features, features, labelled
 from byol_jax.evaluate.metrics import macro_f1, predicted_class
 from byol_jax.evaluate.result import Result, percent
 from byol_jax.evaluate.scaling import basis_of, moments, spanned, standardised
-from byol_jax.method.probe import in_top_k
+from byol_jax.method.probe import LabelLoss, cross_entropy, in_top_k
 
 SMALL = 2048
 L2_PATH = tuple(float(v) for v in np.logspace(-6, 5, 45))
@@ -272,10 +272,10 @@ def _counts(logits: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.stack([in_top_k(logits, y, 1).astype(jnp.float32).sum(), in_top_k(logits, y, 5).astype(jnp.float32).sum(), losses.sum()])
 
 
-def target_losses(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """Cross-entropy of each example [B]: of one label int[B]; of several [B, C] (see ``fit_arrays``) summed over the classes that count."""
+def target_losses(logits: jax.Array, y: jax.Array, of_one: LabelLoss = cross_entropy()) -> jax.Array:
+    """Loss of each example [B]: ``of_one`` label int[B]; of several [B, C] (see ``fit_arrays``) summed over the classes that count."""
     if y.ndim == 1:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return of_one(logits, y)
     losses = optax.sigmoid_binary_cross_entropy(logits, (y == 1).astype(logits.dtype))
     return jnp.where(y >= 0, losses, jnp.zeros_like(losses)).sum(-1)
 

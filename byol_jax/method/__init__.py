@@ -8,9 +8,11 @@ from byol_jax.method.heads import MLP, NoHead
 from byol_jax.method.loss import Loss, MemoryLoss, contrastive_loss, normalized_regression_loss, regression_loss, similarity_loss, summed
 from byol_jax.method.network import Byol, Network, Outputs
 from byol_jax.method.optimizer import adamw, lars, multiply_rates, sgd
+from byol_jax.method.probe import cross_entropy
 from byol_jax.method.schedules import constant, cosine, warmup_cosine
 from byol_jax.method.state import ByolState
 from byol_jax.method.step import init, make_train_step
+from byol_jax.method.supervision import let_through
 from byol_jax.method.target import Target, Teacher, constant_decay, ema_decay
 
 __all__ = [
@@ -33,10 +35,12 @@ __all__ = [
     "constant_decay",
     "contrastive_loss",
     "cosine",
+    "cross_entropy",
     "diagnostics",
     "ema_decay",
     "init",
     "lars",
+    "let_through",
     "make_train_step",
     "multiply_rates",
     "normalized_regression_loss",

@@ -50,13 +50,6 @@ def both_views(batch: Batch) -> tuple[Any, Any]:
     return view1, view2
 
 
-def labels_of(batch: Batch) -> jax.Array:
-    """int32[B] for the probe; -1 where there is no label."""
-    if "label" not in batch:
-        raise ValueError(f"a probe (num_classes > 0) needs batch['label'], -1 where there is none; the batch has {sorted(batch)}")
-    return batch["label"]
-
-
 def micro_batches(tree: Any, count: int) -> Any:
     """[B, ...] -> [count, B / count, ...]: micro-batch n takes the rows n, n + count, ...
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from flax import linen as nn
 
 from byol_jax.method.heads import MLP, fan_in_init
 from byol_jax.method.loss import Loss, MemoryLoss, regression_loss, remembering
 from byol_jax.method.passes import Passes, clean
+from byol_jax.method.probe import LabelLoss
+from byol_jax.method.supervision import Classes, Heads, Reach, check_classes
 from byol_jax.method.target import TARGETS, Target
 
 
@@ -50,8 +53,11 @@ class Byol:
       projector, predictor: modules of the same signature; the paper's 4096-256 heads by default.
       loss: ``fn(online, target) -> (scalar, metrics)`` on ``Outputs`` whose leaves are [2, B, ...], view first;
         no gradient flows into ``target``, unless that is "online". One that carries something from step to step is a ``MemoryLoss``.
-      num_classes: above 0, a linear probe learns the labels from the detached embedding during training.
-        It tells how good the embedding is; it teaches the encoder nothing.
+      num_classes: above 0, a linear probe learns the labels from the embedding during training, of view 1; {name: classes} are several
+        label sets, one probe each. They tell how good the embedding is.
+      reach: what stands between embedding and probe. As it is no gradient comes back, and the labels teach the encoder nothing;
+        ``let_through(weight)`` trains it with BYOL and with labels together.
+      label_loss: of the probe, (logits [B, C], labels int[B]) -> [B]; ``cross_entropy(0.1)`` smooths the labels.
       target: whose projections are predicted: "ema", the target network (BYOL); "stop_gradient", the online network's own, as constants;
         "online", the same with their gradient, as SimCLR does (paper Table 19); or a ``Teacher``. With the two middle ones there is no
         target network.
@@ -62,11 +68,14 @@ class Byol:
     projector: nn.Module = field(default_factory=MLP)
     predictor: nn.Module = field(default_factory=MLP)
     loss: Loss | MemoryLoss = regression_loss
-    num_classes: int = 0
+    num_classes: Classes = 0
     target: str | Target = "ema"
     passes: Passes = clean
+    reach: Reach = jax.lax.stop_gradient
+    label_loss: LabelLoss = optax.softmax_cross_entropy_with_integer_labels
 
     def __post_init__(self) -> None:
+        check_classes(self.num_classes)
         if isinstance(self.target, str) and self.target not in TARGETS:
             raise ValueError(f"Byol(target={self.target!r}): choose {', '.join(TARGETS)}, or a Teacher")
 
@@ -84,8 +93,9 @@ class Byol:
         # copies: one module given twice (a head as projector and predictor) would share its weights
         return Network(self.encoder.clone(), self.projector.clone(), self.predictor.clone())
 
-    def probe(self) -> nn.Dense:
-        return nn.Dense(self.num_classes, kernel_init=fan_in_init)
+    def probe(self) -> nn.Module:
+        classes = self.num_classes
+        return nn.Dense(classes, kernel_init=fan_in_init) if isinstance(classes, int) else Heads(classes)
 
 
 def _check_embedding(encoder: nn.Module, embedding: Any, rows: int) -> None:

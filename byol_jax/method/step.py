@@ -21,14 +21,14 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from byol_jax.method.batch import Augment, Batch, both_views, check_rows, labels_of, mean_over_parts, micro_batches, no_augment, rows_of
+from byol_jax.method.batch import Augment, Batch, both_views, check_rows, mean_over_parts, micro_batches, no_augment, rows_of
 from byol_jax.method.diagnostics import embedding_std
 from byol_jax.method.network import Byol, Outputs
 from byol_jax.method.norms import apply_to_views, check_norms
 from byol_jax.method.passes import Pass
 from byol_jax.method.placement import AXIS, born_replicated, data_mesh
-from byol_jax.method.probe import labelled_share, probe_metrics
 from byol_jax.method.state import ByolState
+from byol_jax.method.supervision import head_metrics, labelled_shares, labels_of, loss_names
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[ByolState, Batch], tuple[ByolState, Metrics]]
@@ -110,9 +110,9 @@ def make_train_step(
         where two take a tenth less time (configs/digits.py, configs/cifar10.py:small; a busy 2-core machine, processor time).
 
     Returns:
-      A pure function. Its metrics are float32 scalars: loss, those of ``method.loss`` (cosine_1, cosine_2), tau (if any), grad_norm,
-      embedding_std (view 1; 1 = spread out, 0 = collapsed), with a probe probe_loss, probe_top1, probe_top5 (view 1, rows with a
-      label only), and those of ``log``.
+      A pure function. Its metrics are float32 scalars: loss (BYOL's), those of ``method.loss`` (cosine_1, cosine_2), tau (if any),
+      grad_norm, embedding_std (view 1; 1 = spread out, 0 = collapsed), with a probe probe_loss, probe_top1, probe_top5 (view 1, rows with a
+      label only; of named label sets probe_loss_NAME and so on), and those of ``log``.
 
     Raises:
       ValueError: here or when traced, for a batch or a network that does not fit; the message says what would.
@@ -193,10 +193,10 @@ def _gradients(
     keys: jax.Array,
 ) -> tuple[Any, Any, Metrics]:
     """Inside shard_map: the rows of one device in; gradients, what is carried on, and metrics of the whole batch out."""
-    share = labelled_share(labels_of(batch), AXIS) if method.num_classes else None
+    shares = labelled_shares(batch, method.num_classes, AXIS) if method.num_classes else None
 
     def micro_step(carried: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, tuple[Any, Metrics]]:
-        objective, target_stats = _prepared(method, augment, apply, devices, state, carried, share, *part)
+        objective, target_stats = _prepared(method, augment, apply, devices, state, carried, shares, *part)
         grads, ((online_stats, memory), metrics) = jax.grad(objective, has_aux=True)(state.trained)
         return (online_stats, target_stats, memory), (grads, metrics)
 
@@ -209,8 +209,8 @@ def _metrics_alone(
     method: Byol, augment: Augment, apply: ApplyToViews, devices: int, state: ByolState, batch: Batch, keys: jax.Array
 ) -> Metrics:
     """Inside shard_map: what ``_gradients`` measures, and nothing else."""
-    share = labelled_share(labels_of(batch), AXIS) if method.num_classes else None
-    objective, _ = _prepared(method, augment, apply, devices, state, _carried(state), share, batch, keys)
+    shares = labelled_shares(batch, method.num_classes, AXIS) if method.num_classes else None
+    objective, _ = _prepared(method, augment, apply, devices, state, _carried(state), shares, batch, keys)
     _, (_, metrics) = objective(state.trained)
     return jax.lax.pmean(metrics, AXIS)
 
@@ -227,7 +227,7 @@ def _prepared(
     devices: int,
     state: ByolState,
     carried: tuple[Any, Any, Any],
-    share: Any,
+    shares: Any,
     batch: Batch,
     keys: jax.Array,
 ) -> tuple[Callable[[dict[str, Any]], tuple[jax.Array, Any]], Any]:
@@ -249,14 +249,14 @@ def _prepared(
         return loss, (given, stats, kept, metrics)
 
     passes = method.passes(lambda views: compare(state.trained["online"], stats, views)[0], views, keys)
-    answers = (labels_of(batch), share) if method.num_classes else None
+    answers = (labels_of(batch, method.num_classes), shares) if method.num_classes else None
     return partial(_objective, method, compare, passes, stats, answers), target_stats
 
 
 def _objective(
     method: Byol, compare: Callable[..., Any], passes: tuple[Pass, ...], stats: Any, answers: Any, trained: dict[str, Any]
 ) -> tuple[jax.Array, Any]:
-    """What is minimised over ``trained``: BYOL's loss, and the probe's, which ends at the embedding and learns from ``answers``.
+    """What is minimised over ``trained``: BYOL's loss, and the probe's, which learns from ``answers`` and goes as far as ``method.reach``.
 
     Returns:
       The loss, and ((batch statistics, memory), metrics); memory and embedding are those of the first pass.
@@ -270,10 +270,10 @@ def _objective(
     _, given, memory, metrics = found[0]
     named = {f"{one.name}_{key}": value for one, (*_, seen) in zip(passes[1:], found[1:], strict=True) for key, value in seen.items()}
 
-    embedding = jax.lax.stop_gradient(given.embedding[0])
-    metrics = {**metrics, **named, "loss": loss, "embedding_std": embedding_std(embedding, AXIS)}
+    embedding = given.embedding[0]
+    metrics = {**metrics, **named, "loss": loss, "embedding_std": embedding_std(jax.lax.stop_gradient(embedding), AXIS)}
     if answers is not None:
-        logits: Any = method.probe().apply({"params": trained["probe"]}, embedding)
-        metrics |= probe_metrics(logits, *answers)
-        loss = loss + metrics["probe_loss"]
+        logits = method.probe().apply({"params": trained["probe"]}, method.reach(embedding))
+        metrics |= head_metrics(logits, answers, method.label_loss)
+        loss = sum((metrics[name] for name in loss_names(method.num_classes)), loss)
     return loss, ((stats, memory), metrics)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from byol_jax.models.convolution import convolve
+from byol_jax.models.drop_path import depth_rates, drop_path
 from byol_jax.models.norm import Groups, Norm, at_least_float32, relu
 from byol_jax.models.pool import max_pool
 
@@ -41,6 +42,7 @@ class Block(nn.Module):
       stride: of the first 3x3 convolution, and of the projection.
       project: whether the shortcut is a 1x1 convolution with BN; otherwise it is x itself.
       conv, norm: constructors of the layers. zero_init: start the last norm's scale at 0, so that the branch starts at 0.
+      drop: how often the branch is dropped; None: never.
     """
 
     channels: int
@@ -50,6 +52,7 @@ class Block(nn.Module):
     conv: Any
     norm: Any
     zero_init: bool
+    drop: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -64,7 +67,7 @@ class Block(nn.Module):
         if self.project:
             x = self.conv(self.channels, 1, strides=self.stride, name="shortcut_conv")(x)
             x = self.norm(name="shortcut_norm")(x)
-        return relu(x + y)
+        return relu(x + drop_path(self, y, self.drop))
 
 
 class StandardizedConv(nn.Conv):
@@ -104,6 +107,8 @@ class ResNet(nn.Module):
       bn_momentum: how much of the running averages a step keeps.
       convolution: what computes the convolutions, called as ``jax.lax.conv_general_dilated`` is by ``nn.Conv``.
       remat: keep of a block only what enters it, and compute the rest again on the way back: less memory, about a third more operations.
+      drop_path: how often the last block's branch is dropped in training, the earlier ones linearly less (stochastic depth). Above 0 it
+        needs the "dropout" rng.
     """
 
     stage_sizes: Sequence[int]
@@ -121,6 +126,7 @@ class ResNet(nn.Module):
     bn_momentum: float = 0.9
     convolution: Any = convolve
     remat: bool = False
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -137,6 +143,8 @@ class ResNet(nn.Module):
         # Nothing is kept for a way back in evaluation, and the draws of initialisers must not depend on it.
         block: Any = nn.remat(Block) if self.remat and train and not self.is_initializing() else Block
 
+        drops = iter(depth_rates(self.drop_path, sum(self.stage_sizes)) if self.drop_path and train else ())
+
         x = conv(self.width * self.stem_channels, 7 if big else 3, strides=2 if big else 1, name="stem_conv")(x)
         x = norm(relu=True, name="stem_norm")(x)
         x = max_pool(x, _explicit(self.padding, x.shape[1:3])) if big else x
@@ -145,7 +153,8 @@ class ResNet(nn.Module):
                 stride = 2 if b == 0 and s > 0 else 1
                 project = b == 0 and (self.shortcut == "first" or stride > 1 or x.shape[-1] != self.width * channels)
                 name = f"stage{s}_block{b}"
-                x = block(self.width * channels, kernels, stride, project, conv, norm, self.zero_init_last_bn, name=name)(x)
+                options = {"zero_init": self.zero_init_last_bn, "drop": next(drops, None), "name": name}
+                x = block(self.width * channels, kernels, stride, project, conv, norm, **options)(x)
         return at_least_float32(x).mean(axis=(1, 2))
 
     def _check(self) -> None:

@@ -38,6 +38,7 @@ class TextEncoder(nn.Module):
       epsilon: of the layer norms.
       dtype: of the computation (bfloat16 halves the traffic); parameters, softmax and statistics stay float32.
       remat, scan: as of ``transformer.Stack``: less memory for more operations; one compiled layer for all.
+      drop_path: of its last layer, see ``transformer.Stack``.
     """
 
     vocab: int
@@ -57,6 +58,7 @@ class TextEncoder(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     scan: bool = False
+    drop_path: float = 0.0
 
     def setup(self) -> None:
         check_shape("TextEncoder", self.hidden, self.heads, self.activation)
@@ -68,7 +70,7 @@ class TextEncoder(nn.Module):
         self.drop = nn.Dropout(self.dropout)
         block = {"heads": self.heads, "mlp": self.mlp, "norm_first": False, "activation": self.activation, "epsilon": self.epsilon}
         block |= {"dropout": self.dropout, "attention_dropout": self.attention_dropout, "kernel_init": bert_init, "dtype": self.dtype}
-        self.stack = Stack(self.layers, block, self.remat, self.scan)
+        self.stack = Stack(self.layers, block, self.remat, self.scan, self.drop_path)
         if self.pooling == "attention":
             self.query = self.param("query", bert_init, (self.hidden,))
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from byol_jax.models.drop_path import depth_rates, drop_path
 from byol_jax.models.norm import at_least_float32
 
 # By the names of Hugging Face.
@@ -56,15 +57,18 @@ class Block(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """``mask``: bool, broadcastable to [B, heads, L, L]: which tokens (last axis) a token sees; all of them if None."""
-        x = self._added("attention", lambda y: self._attention(y, mask), x)
-        return self._added("mlp", self._mlp, x)
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, drop: Any = None) -> jax.Array:
+        """``mask``: bool, broadcastable to [B, heads, L, L]: which tokens (last axis) a token sees; all of them if None.
 
-    def _added(self, name: str, branch: Any, x: jax.Array) -> jax.Array:
+        ``drop``: how often each of the two branches is dropped for an example; None: never.
+        """
+        x = self._added("attention", lambda y: self._attention(y, mask), x, drop)
+        return self._added("mlp", self._mlp, x, drop)
+
+    def _added(self, name: str, branch: Any, x: jax.Array, drop: Any) -> jax.Array:
         norm = LayerNorm(self.epsilon, name=f"{name}_norm")
         y = branch(norm(x) if self.norm_first else x)
-        x = x + nn.Dropout(self.dropout, deterministic=not self.train)(y)
+        x = x + drop_path(self, nn.Dropout(self.dropout, deterministic=not self.train)(y), drop)
         return x if self.norm_first else norm(x)
 
     def _attention(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -114,29 +118,32 @@ class Stack(nn.Module):
       remat: keep of a layer only what enters it, and compute the rest again on the way back.
       scan: one compiled layer, run ``layers`` times. Compile time then does not grow with them; parameters are "blocks", stacked along
         a first axis, where they are "block_0", "block_1", ... otherwise (``stacked`` and ``unstacked`` turn one into the other).
+      drop_path: how often the last layer's branches are dropped in training, those before linearly less (stochastic depth).
     """
 
     layers: int
     block: Mapping[str, Any]
     remat: bool = False
     scan: bool = False
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None, train: bool) -> jax.Array:
         # As in the ResNets: nothing is kept for a way back in evaluation, and the draws of initialisers must not depend on it.
         again = self.remat and train and not self.is_initializing()
         kind: Any = nn.remat(Block, prevent_cse=not self.scan) if again else Block
+        drops = jnp.asarray(depth_rates(self.drop_path, self.layers), jnp.float32) if self.drop_path and train else None
         if not self.scan:
             for i in range(self.layers):
-                x = kind(**self.block, train=train, name=f"block_{i}")(x, mask)
+                x = kind(**self.block, train=train, name=f"block_{i}")(x, mask, None if drops is None else drops[i])
             return x
 
-        def layer(block: Block, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, None]:
-            return block(x, mask), None
+        def layer(block: Block, x: jax.Array, mask: jax.Array | None, drop: jax.Array | None) -> tuple[jax.Array, None]:
+            return block(x, mask, drop), None
 
         rngs: Any = {"params": True, "dropout": True}
-        run: Any = nn.scan(layer, variable_axes={"params": 0}, split_rngs=rngs, in_axes=nn.broadcast, length=self.layers)
-        return run(kind(**self.block, train=train, name="blocks"), x, mask)[0]
+        run: Any = nn.scan(layer, variable_axes={"params": 0}, split_rngs=rngs, in_axes=(nn.broadcast, 0), length=self.layers)
+        return run(kind(**self.block, train=train, name="blocks"), x, mask, drops)[0]
 
 
 def stacked(params: Mapping[str, Any]) -> dict[str, Any]:

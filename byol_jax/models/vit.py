@@ -28,6 +28,7 @@ class ViT(nn.Module):
       epsilon: of the layer norms.
       dtype: of the computation; parameters, softmax and statistics stay float32.
       remat, scan: as of ``transformer.Stack``: less memory for more operations; one compiled layer for all.
+      drop_path: of its last layer, see ``transformer.Stack``; above 0 it needs the "dropout" rng in training.
     """
 
     layers: int = 12
@@ -40,6 +41,7 @@ class ViT(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     scan: bool = False
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -53,7 +55,7 @@ class ViT(nn.Module):
         tokens = at_least_float32(patches.astype(self.dtype) @ projection) + positions(rows, columns, self.hidden)
         tokens = jnp.concatenate([jnp.broadcast_to(cls, (len(x), 1, self.hidden)), tokens], axis=1).astype(self.dtype)
         block = {"heads": self.heads, "mlp": self.mlp, "norm_first": True, "epsilon": self.epsilon, "dtype": self.dtype}
-        tokens = Stack(self.layers, block, self.remat, self.scan, name="stack")(tokens, None, train)
+        tokens = Stack(self.layers, block, self.remat, self.scan, self.drop_path, name="stack")(tokens, None, train)
         return LayerNorm(self.epsilon, name="norm")(at_least_float32(tokens[:, 0]))
 
     def _grid(self, x: jax.Array) -> tuple[int, int]:

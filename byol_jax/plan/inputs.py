@@ -25,7 +25,7 @@ class Inputs:
     """
 
     examples: int
-    classes: int
+    classes: objects.Classes
     batch: dict[str, tuple[tuple[int, ...], Any]]
 
 

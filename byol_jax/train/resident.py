@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from byol_jax.data import ArraySource
+from byol_jax.data import InMemory
 from byol_jax.data.source import UNLABELLED
 from byol_jax.parallel import AXIS, replicated, spread
 from byol_jax.views import Views
@@ -35,12 +35,13 @@ class Resident:
       shape: (H, W, 3) of an image.
     """
 
-    def __init__(self, source: ArraySource, mesh: Mesh) -> None:
+    def __init__(self, source: InMemory, mesh: Mesh) -> None:
         """Raises ValueError if a device's share is more than ``SHARE`` of its memory, as far as it tells how much that is."""
-        self._mesh, self.shape = mesh, source.images.shape[1:]
-        check_memory(len(source), self.shape, mesh.size, _memory(mesh.local_devices))
-        labels = np.full(len(source), UNLABELLED, np.int32) if source.labels is None else source.labels
-        self.rows = {"image": _upload(source.images, mesh), "label": _upload(labels, mesh)}
+        stored = source.stored
+        self._mesh, self.shape = mesh, stored.images.shape[1:]
+        check_memory(len(stored), self.shape, mesh.size, _memory(mesh.local_devices))
+        labels = np.full(len(stored), UNLABELLED, np.int32) if stored.labels is None else stored.labels
+        self.rows = {"image": _upload(stored.images, mesh), "label": _upload(labels, mesh)}
 
     def shapes(self, index: jax.ShapeDtypeStruct) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of the batch that is fetched for ``index``, int32[B]."""
@@ -118,7 +119,7 @@ def hold(data: Any, views: Any, augment_on: str, mesh: Mesh) -> Resident:
     Raises:
       ValueError: the data is not in memory, its views are not made by the step, or it is too large.
     """
-    if not isinstance(data, ArraySource):
+    if not isinstance(data, InMemory):
         known = "byol.data.from_arrays, npz, idx, digits or tfds(..., in_memory=True)"
         raise ValueError(f"data_on_device = True: {type(data).__name__} is not in memory as one array; pass what {known} give")
     if not isinstance(views, Views):

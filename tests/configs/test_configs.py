@@ -23,9 +23,9 @@ VARIANTS = {
         "e40 e100 e300 e1000 b512 r18 r34 r50x2 r50x3 r50x4 r101 r101x2 r101x3 r152 r152x2 r152x3 r200 r200x2 vit_s16 vit_b16".split()  # noqa: SIM905
     ),
     "digits": ["adversarial", "denoised", "student"],
-    "fashion_mnist": ["tfds"],
+    "fashion_mnist": ["tfds", "joint"],
     "cifar10": ["e200", "small"],
-    "text_small": ["spam", "lee", "minilm", "faq", "tweets", "movies"],
+    "text_small": ["spam", "spam_joint", "lee", "minilm", "faq", "tweets", "movies"],
 }
 ALL = NAMES + [f"{name}:{variant}" for name, variants in VARIANTS.items() for variant in variants]
 TOP_LEVEL = set("seed batch_size epochs steps data views text encoder method optimizer checkpoint evaluation logging".split())  # noqa: SIM905
