@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import random
 import re
 import subprocess
 import sys
@@ -64,11 +65,14 @@ def examples(kind: str, given: str) -> list[Any]:
 
 
 def directly(served: Model, found: Sequence[Any], size: int, seconds: float) -> dict[str, Any]:
-    """A loop that prepares and embeds ``size`` at a time; per_s is of examples, latency of a call."""
-    groups, seen = itertools.cycle(batches(found, size)), Seen()
+    """A loop that prepares and embeds ``size`` at a time, texts of like length together; per_s is of examples, latency of a call."""
+    alike = sorted(found, key=len) if served.kind == "texts" and size > 1 else found
+    groups, seen = batches(alike, size), Seen()
+    random.Random(0).shuffle(groups)
+    turns = itertools.cycle(groups)
     begin, cpu = time.perf_counter(), 0.0
     while (start := time.perf_counter()) < begin + SETTLE + seconds:
-        group = next(groups)
+        group = next(turns)
         by_shape: dict[tuple[int, ...], list[np.ndarray]] = {}
         for example in group:
             row = served.prepare(example, "it")

@@ -44,7 +44,7 @@ def stalled(address: str, body: bytes) -> socket.socket:
 def answers_still(address: str) -> bool:
     try:
         ask(address, "/healthz")
-    except urllib.error.URLError:
+    except OSError:  # refused, or reset where it was accepted and not read any more
         return False
     return True
 
