@@ -54,7 +54,7 @@ def quantized(module: nn.Module, variables: Mapping[str, Any], batches: Iterable
     tables, rest = _with_tables(variables["params"])
     params = {**variables, "params": jax.tree.map(jnp.asarray, rest)}
     watching = _intercepted(module, "QtProvider", static=True)
-    stats: dict[str, Any] = {}
+    stats: Any = {}
     x = None
     with jax.numpy_dtype_promotion("standard"):  # qwix divides a float by an integer count
         for x in batches:
