@@ -2,7 +2,8 @@
 
 Stored, a weight is {"qvalue": int8, "scale": float32}; its layer has the activation's scale beside it. So a checkpoint tells by itself that
 it is one of 8 bits. Tables of embeddings, which are looked up and never multiplied, have a scale for each row and are float32 once loaded.
-Norms, biases and the products inside attention (of activations with each other) stay float32.
+Norms, biases and the products inside attention (of activations with each other) stay float32. qwix multiplies integers with floats as they
+are: none of this runs under ``jax_numpy_dtype_promotion = "strict"``.
 """
 
 from __future__ import annotations
@@ -56,13 +57,12 @@ def quantized(module: nn.Module, variables: Mapping[str, Any], batches: Iterable
     watching = _intercepted(module, "QtProvider", static=True)
     stats: Any = {}
     x = None
-    with jax.numpy_dtype_promotion("standard"):  # qwix divides a float by an integer count
-        for x in batches:
-            # Not compiled: qwix keeps statistics from within a function that JAX would trace by itself.
-            stats = watching.apply({**params, **stats}, x, False, mutable=["quant_stats"])[1]
-        if x is None:
-            raise ValueError("calibration: there is no batch; give one at least")
-        made = _qwix().quantize_params(params["params"], _abstract(module, x), stats["quant_stats"])
+    for x in batches:
+        # Not compiled: qwix keeps statistics from within a function that JAX would trace by itself.
+        stats = watching.apply({**params, **stats}, x, False, mutable=["quant_stats"])[1]
+    if x is None:
+        raise ValueError("calibration: there is no batch; give one at least")
+    made = _qwix().quantize_params(params["params"], _abstract(module, x), stats["quant_stats"])
     return {**variables, "params": _merged(_plain(made), tables)}
 
 
@@ -78,7 +78,8 @@ def loaded(module: nn.Module, stored: Mapping[str, Any], seen: jax.ShapeDtypeStr
       seen: shape and dtype of what the module takes, [B, ...].
     """
     running = _intercepted(module, "PtqProvider", static=True)
-    return running, {**stored, "params": _boxed(stored["params"], _abstract(module, seen))}
+    params = _boxed(stored["params"], _abstract(module, seen))
+    return running, {**stored, "params": jax.tree.map(jnp.asarray, params)}  # qwix overlooks numpy's arrays
 
 
 def floating(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,8 +141,7 @@ def _merged(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _abstract(module: nn.Module, x: Any) -> Any:
     """Shapes of the params as qwix keeps them for inference."""
     running = _intercepted(module, "PtqProvider", static=True)
-    with jax.numpy_dtype_promotion("standard"):
-        return jax.eval_shape(lambda x: running.init(jax.random.key(0), x, False), x)["params"]
+    return jax.eval_shape(lambda x: running.init(jax.random.key(0), x, False), x)["params"]
 
 
 def _intercepted(module: nn.Module, provider: str, *, static: bool) -> nn.Module:
