@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from byol_jax import data, evaluate, parallel
+from byol_jax import compress, data, evaluate, parallel
 from byol_jax.build import objects, runs
 from byol_jax.build.compress import LEVELS, Settings, check_levels, make, origin
 from byol_jax.checkpoint import Checkpoints
@@ -126,7 +126,8 @@ def stored_bytes(variables: Any) -> int:
 
 
 def _size(variables: Any) -> tuple[int, int]:
-    return stored_bytes(variables), sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(variables["params"]))
+    weights = compress.floating(variables)["params"]
+    return stored_bytes(variables), sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(weights))
 
 
 def _examples(spec: Spec) -> np.ndarray:

@@ -8,28 +8,31 @@ import pytest
 
 from byol_jax.compress import narrower
 from byol_jax.compress.channels import layers, strength
-from byol_jax.compress.plan import how_many, strongest
+from byol_jax.compress.plan import at, how_many, strongest
 from byol_jax.models import ResNet, resnet
 
-IMAGES = jax.random.normal(jax.random.key(0), (3, 9, 9, 3))
+IMAGES = np.random.default_rng(1).standard_normal((3, 9, 9, 3), np.float32)
 
 
 def made(**options) -> tuple[ResNet, dict]:
     """A small ResNet whose norms hold random numbers, as a trained one's."""
     module = resnet((2, 1), (8, 16), **{"stem_channels": 8, **options})
-    variables = module.init(jax.random.key(1), IMAGES, False)
-    keys = iter(jax.random.split(jax.random.key(2), 1000))
-    return module, jax.tree.map(
-        lambda leaf: np.array(leaf if leaf.ndim == 4 else jax.random.uniform(next(keys), leaf.shape, minval=0.5, maxval=1.5)), variables
-    )
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(1), IMAGES, False))
+
+    def drawn(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        return (rng.normal(0, 0.3, leaf.shape) if leaf.ndim == 4 else rng.uniform(0.5, 1.5, leaf.shape)).astype(np.float32)
+
+    return module, jax.tree.map(drawn, shapes)
+
+
+def embed(module: ResNet, variables: dict) -> np.ndarray:
+    return np.asarray(jax.jit(lambda v: module.apply(v, IMAGES, False))(variables))
 
 
 def kill(variables: dict, norm: tuple[str, ...], channels: list[int]) -> None:
     for leaf in ("scale", "bias"):
-        found = variables["params"]
-        for name in norm:
-            found = found[name]
-        found[leaf][channels] = 0
+        at(variables, ("params", *norm, leaf))[channels] = 0
 
 
 def test_the_strongest_stay_in_their_order() -> None:
@@ -83,19 +86,15 @@ def test_without_its_dead_channels_a_network_gives_the_same(options: dict) -> No
     rng = np.random.default_rng(0)
     groups: dict[str, list[int]] = {}
     for layer in layers(module):
-        size = np.shape(
-            variables["params"][layer.norm[0]]["scale" if len(layer.norm) == 1 else layer.norm[1]]
-            if len(layer.norm) == 1
-            else variables["params"][layer.norm[0]][layer.norm[1]]["scale"]
-        )[0]
+        size = len(at(variables, ("params", *layer.norm, "scale")))
         dead = groups.setdefault(layer.writes, sorted(rng.permutation(size)[: size // 2].tolist()))
         kill(variables, layer.norm, dead)
     plan = narrower(module, variables, 0.5)
     small, cut = module.clone(**plan.fields), plan.cut(variables)
     expected = jax.eval_shape(lambda: small.init(jax.random.key(0), IMAGES, False))
     assert jax.tree.map(np.shape, cut) == jax.tree.map(np.shape, expected)
-    whole = np.asarray(module.apply(variables, IMAGES, False))
-    np.testing.assert_allclose(small.apply(cut, IMAGES, False), whole[:, plan.embedding], rtol=1e-5, atol=1e-6)
+    whole = embed(module, variables)
+    np.testing.assert_allclose(embed(small, cut), whole[:, plan.embedding], rtol=1e-5, atol=1e-6)
     assert not np.delete(whole, plan.embedding, axis=1).any()
     assert plan.fields["channels"] == tuple(module.width * c // 2 for c in module.channels)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,13 @@ from byol_jax.models import TextEncoder, resnet
 pytest.importorskip("qwix")
 IMAGES = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
 TOKENS = jnp.array([[1, 5, 6, 2, 0, 0], [1, 7, 8, 9, 4, 2]], jnp.int32)
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion() -> Iterator[None]:
+    """qwix multiplies integers with floats as they are, which the strict promotion of all other tests forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 class Matrix(nn.Module):

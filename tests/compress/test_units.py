@@ -15,9 +15,13 @@ BLOCK = ("params", "stack", "block_0")
 
 def made() -> tuple[TextEncoder, dict]:
     module = TextEncoder(10, layers=2, hidden=12, heads=4, mlp=8, positions=6)
-    keys = iter(jax.random.split(jax.random.key(1), 1000))
-    variables = module.init(jax.random.key(0), TOKENS, False)
-    return module, jax.tree.map(lambda leaf: np.array(jax.random.normal(next(keys), leaf.shape)), variables)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), TOKENS, False))
+    return module, jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
+
+
+def embed(module: TextEncoder, variables: dict) -> np.ndarray:
+    return np.asarray(jax.jit(lambda v: module.apply(v, TOKENS, False))(variables))
 
 
 def test_a_unit_is_as_strong_as_what_writes_to_it_times_what_reads_it() -> None:
@@ -47,6 +51,4 @@ def test_without_its_dead_units_and_heads_an_encoder_gives_the_same() -> None:
     np.testing.assert_array_equal(plan.cuts[*BLOCK, "mlp_1", "kernel"][0], [1, 2, 5, 6])
     np.testing.assert_array_equal(plan.cuts[*BLOCK, "attention", "out", "kernel"][0], [0, 3])
     small = module.clone(**plan.fields)
-    np.testing.assert_allclose(
-        small.apply(plan.cut(variables), TOKENS, False), module.apply(variables, TOKENS, False), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(embed(small, plan.cut(variables)), embed(module, variables), rtol=1e-5, atol=1e-6)
