@@ -101,7 +101,7 @@ def compressions(compressed: argparse.ArgumentParser) -> None:
     compressed.add_argument("--recover-epochs", type=float, default=10, metavar="N", help="of that training; 0: none (10)")
     compressed.add_argument("--recover-rate", type=float, default=0.5, metavar="FACTOR", help="byol: on the run's learning rate (0.5)")
     compressed.add_argument("--calibrate", type=int, default=512, metavar="N", help="int8: training examples that fix the ranges (512)")
-    compressed.add_argument("--repeats", type=int, default=20, metavar="N", help="of the timing, of which the median counts (20)")
+    compressed.add_argument("--repeats", type=int, default=10, metavar="N", help="of the timing, there and back; the median counts (10)")
 
 
 def embeddings(embedded: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -47,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True)
 class CompressResult(evaluate.Result):
-    """Rows by level, the original first; ``device`` and ``repeats`` of the timing, and how the levels were made."""
+    """Rows by level, the original first; ``device`` and ``repeats`` of the timing (there and back), and how the levels were made."""
 
     levels: dict[str, Row]
     device: str
@@ -56,7 +57,7 @@ class CompressResult(evaluate.Result):
 
     def rows(self) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
         first = self.levels[ORIGINAL]
-        title = f"compression, latency of 1 and throughput of {ROWS} on {self.device}, median of {self.repeats}"
+        title = f"compression, latency of 1 and throughput of {ROWS} on {self.device}, median of {2 * self.repeats}"
         headings = ("level", "k-NN %", "linear %", "kB", "size", "parameters", "D", "ms", "a second", "faster")
         return title, headings, [_cells(name, row, first) for name, row in self.levels.items()]
 
@@ -75,7 +76,7 @@ def compressed(
     levels: tuple[str, ...] = LEVELS,
     settings: Settings = Settings(),
     step: int | None = None,
-    repeats: int = 20,
+    repeats: int = 10,
 ) -> tuple[CompressResult, Any]:
     """Makes every level of the run as a run below ``to``, and measures all; (the result, the JSON file it was saved in).
 
@@ -140,15 +141,19 @@ def _examples(spec: Spec) -> np.ndarray:
 
 
 def _seconds(encoders: dict[str, evaluate.Encoder], examples: np.ndarray, repeats: int) -> dict[str, tuple[float, float]]:
-    """(seconds of one, examples a second), the levels measured in turns."""
+    """(seconds of one, examples a second), medians of the levels measured in turns.
+
+    Half of the rounds go backwards: on a shared machine whoever follows the slowest gets less of the processor.
+    """
     from byol_jax.bench.timing import in_turns  # bench looks at build
 
-    def turns(rows: int) -> dict[str, Any]:
+    def medians(rows: int) -> dict[str, float]:
         calls: dict[str, Callable[[], Any]] = {name: partial(encoder, examples[:rows]) for name, encoder in encoders.items()}
-        return in_turns(calls, repeats)
+        there, back = in_turns(calls, repeats), in_turns(dict(reversed(calls.items())), repeats)
+        return {name: statistics.median((*there[name].seconds, *back[name].seconds)) for name in calls}
 
-    one, many = turns(1), turns(ROWS)
-    return {name: (one[name].median, ROWS / many[name].median) for name in encoders}
+    one, many = medians(1), medians(ROWS)
+    return {name: (one[name], ROWS / many[name]) for name in encoders}
 
 
 def _accuracies(spec: Spec, encoders: dict[str, evaluate.Encoder]) -> dict[str, tuple[float | None, float | None]]:

@@ -2,8 +2,8 @@
 
     python -m experiments.compression.table NAME=DIR[,DIR...] ...
 
-NAME is a row group of the table, such as ``digits``; each DIR was a --to, one a seed. Writes results.jsonl, results.md and results.png beside
-this file; accuracies are mean and standard deviation over the seeds, sizes and times medians.
+NAME is a group of rows, such as ``digits``; each DIR was a --to, one a seed. Writes results.jsonl, results.md and results.png beside this
+file; accuracies are mean and standard deviation over the seeds, sizes and times medians.
 """
 
 from __future__ import annotations
