@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from byol_jax import compress, data, evaluate, parallel
 from byol_jax.augment import kind_of
-from byol_jax.build import narrow, objects, runs
+from byol_jax.build import methods, narrow, objects, runs
+from byol_jax.build.kept import ENCODER_ALONE, ORIGIN, WHOLE
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.config import ConfigError, Spec
 from byol_jax.evaluate import finetune
@@ -155,7 +156,7 @@ def _parsed(level: str) -> tuple[str, float]:
 
 
 def _check_same(place: Any, facts: dict[str, Any]) -> None:
-    kept = json.loads((place / runs.ORIGIN).read_text(encoding="utf-8"))
+    kept = json.loads((place / ORIGIN).read_text(encoding="utf-8"))
     changed = [f"{name} = {kept.get(name)} there, {value} here" for name, value in facts.items() if kept.get(name) != value]
     if changed:
         raise ConfigError([f"{place}: was made otherwise: {', '.join(changed)}; take a new --to, or delete the folder"])
@@ -165,7 +166,8 @@ def _channels(run: Origin, place: Any, facts: dict[str, Any], settings: Settings
     module = objects.encoder(run.spec)
     plan = narrow.plan(module, run.variables, share)
     spec = narrow.narrower_spec(run.spec, module, plan)
-    state = {name: narrow.cut(plan, tree) for name, tree in run.state.items()}
+    ours = [name for name in run.state if name != "target" or spec.method.teacher.workdir is None]
+    state = {**run.state, **{name: narrow.cut(plan, run.state[name]) for name in ours}}  # a frozen teacher stays as it is
     _finish(dataclasses.replace(run, spec=spec, state=state), place, facts, settings)
 
 
@@ -218,13 +220,13 @@ def _write_whole(run: Origin, spec: Spec, place: Any, facts: dict[str, Any]) -> 
     """A state at step 0 with the optimizer's at its beginning."""
     examples = len(objects.train_source(spec))
     tx = objects.optimizer(spec, objects.learning_rate(spec, examples))
-    state = narrow.fresh(run.state, tx)
-    runs.make(place, spec, state, step=0, origin={**facts, "holds": runs.WHOLE}, note={"compressed": facts})
+    state = narrow.fresh(run.state, tx, methods.byol(spec).memory_loss.start())
+    runs.make(place, spec, state, step=0, origin={**facts, "holds": WHOLE}, note={"compressed": facts})
 
 
 def _write_alone(spec: Spec, variables: dict[str, Any], place: Any, facts: dict[str, Any]) -> None:
     online = {kind: {"encoder": tree} for kind, tree in variables.items()}
-    origin = {**facts, "holds": runs.ENCODER_ALONE}
+    origin = {**facts, "holds": ENCODER_ALONE}
     runs.make(place, spec, {"online": online}, step=facts["step"], origin=origin, note={"compressed": facts})
 
 

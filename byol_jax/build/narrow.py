@@ -70,8 +70,9 @@ def cut(plan: compress.Plan, part: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def fresh(state: Mapping[str, Any], tx: optax.GradientTransformation) -> method.ByolState:
-    """A state at step 0 of these networks, with the optimizer at its beginning."""
+def fresh(state: Mapping[str, Any], tx: optax.GradientTransformation, memory: Any) -> method.ByolState:
+    """A state at step 0 of these networks, with the optimizer, and what the loss remembers, at their beginning."""
     online, target = ({"batch_stats": {}, **state[name]} if name in state else {} for name in ("online", "target"))
     online, target, probe = jax.tree.map(jnp.asarray, (online, target, dict(state.get("probe", {}))))
-    return method.ByolState(jnp.zeros((), jnp.int32), online, target, tx.init({"online": online["params"], "probe": probe}), probe)
+    opt_state = tx.init({"online": online["params"], "probe": probe})
+    return method.ByolState(jnp.zeros((), jnp.int32), online, target, opt_state, probe, memory)
