@@ -35,6 +35,7 @@ class Row:
       bytes: of a checkpoint of the encoder alone, as Orbax writes it, compressed by zstd.
       parameters: that are not 0. embedding: its dimensions.
       latency: median seconds of one example, from the host's array to the host's embedding; throughput: examples a second, 64 at a time.
+      processor: median seconds of processor time of such a 64, which other work on the machine moves less.
     """
 
     knn: float | None
@@ -44,6 +45,7 @@ class Row:
     embedding: int
     latency: float
     throughput: float
+    processor: float
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,22 @@ class CompressResult(evaluate.Result):
     def rows(self) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
         first = self.levels[ORIGINAL]
         title = f"compression, latency of 1 and throughput of {ROWS} on {self.device}, median of {2 * self.repeats}"
-        headings = ("level", "k-NN %", "linear %", "kB", "size", "parameters", "D", "ms", "a second", "faster")
+        headings = ("level", "k-NN %", "linear %", "kB", "size", "parameters", "D", "ms", "a second", "faster", "CPU ms")
         return title, headings, [_cells(name, row, first) for name, row in self.levels.items()]
 
 
 def _cells(name: str, row: Row, first: Row) -> tuple[str, ...]:
     accuracy = ("-" if value is None else percent(value) for value in (row.knn, row.linear))
     size = (f"{row.bytes / 1000:,.0f}", f"{row.bytes / first.bytes:.2f}", f"{row.parameters:,}", str(row.embedding))
-    return name, *accuracy, *size, f"{1000 * row.latency:.2f}", f"{row.throughput:,.0f}", f"{row.throughput / first.throughput:.2f}"
+    return (
+        name,
+        *accuracy,
+        *size,
+        f"{1000 * row.latency:.2f}",
+        f"{row.throughput:,.0f}",
+        f"{row.throughput / first.throughput:.2f}",
+        f"{1000 * row.processor:.2f}",
+    )
 
 
 def compressed(
@@ -140,20 +150,25 @@ def _examples(spec: Spec) -> np.ndarray:
     return np.resize(given, (ROWS, *given.shape[1:]))
 
 
-def _seconds(encoders: dict[str, evaluate.Encoder], examples: np.ndarray, repeats: int) -> dict[str, tuple[float, float]]:
-    """(seconds of one, examples a second), medians of the levels measured in turns.
+def _seconds(encoders: dict[str, evaluate.Encoder], examples: np.ndarray, repeats: int) -> dict[str, tuple[float, float, float]]:
+    """(seconds of one, examples a second, processor seconds of 64), medians of the levels measured in turns.
 
     Half of the rounds go backwards: on a shared machine whoever follows the slowest gets less of the processor.
     """
     from byol_jax.bench.timing import in_turns  # bench looks at build
 
-    def medians(rows: int) -> dict[str, float]:
+    def medians(rows: int) -> dict[str, tuple[float, ...]]:
         calls: dict[str, Callable[[], Any]] = {name: partial(encoder, examples[:rows]) for name, encoder in encoders.items()}
         there, back = in_turns(calls, repeats), in_turns(dict(reversed(calls.items())), repeats)
-        return {name: statistics.median((*there[name].seconds, *back[name].seconds)) for name in calls}
+        pairs = {name: (there[name], back[name]) for name in calls}
+        return {name: tuple(_median(pair, kind) for kind in ("seconds", "cpu")) for name, pair in pairs.items()}
 
     one, many = medians(1), medians(ROWS)
-    return {name: (one[name], ROWS / many[name]) for name in encoders}
+    return {name: (one[name][0], ROWS / many[name][0], many[name][1]) for name in encoders}
+
+
+def _median(pair: tuple[Any, Any], kind: str) -> float:
+    return statistics.median([second for timed in pair for second in getattr(timed, kind)])
 
 
 def _accuracies(spec: Spec, encoders: dict[str, evaluate.Encoder]) -> dict[str, tuple[float | None, float | None]]:

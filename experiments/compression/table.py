@@ -3,7 +3,7 @@
     python -m experiments.compression.table NAME=DIR[,DIR...] ...
 
 NAME is a group of rows, such as ``digits``; each DIR was a --to, one a seed. Writes results.jsonl, results.md and results.png beside this
-file; accuracies are mean and standard deviation over the seeds, sizes and times medians.
+file; accuracies are mean and standard deviation over the seeds, sizes and times medians, times of the processor too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def measured(argv: Sequence[str]) -> Iterator[dict[str, Any]]:
             levels = json.loads((Path(folder) / "evaluation" / "compress.json").read_text(encoding="utf-8"))["result"]["levels"]
             for level, row in levels.items():
                 first = levels[ORIGINAL]
-                ratios = {"size": row["bytes"] / first["bytes"], "faster": row["throughput"] / first["throughput"]}
+                ratios = {"size": row["bytes"] / first["bytes"], "faster": first["processor"] / row["processor"]}
                 lost = {f"{kind}_lost": first[kind] - row[kind] for kind in ("knn", "linear")}
                 yield {"run": name, "seed": seed, "level": level, **row, **ratios, **lost}
 
@@ -41,19 +41,19 @@ def summary(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for name in ("knn", "linear", "knn_lost", "linear_lost"):
             values = [100 * line[name] for line in same]
             row[name] = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-        for name in ("bytes", "size", "parameters", "latency", "throughput", "faster"):
+        for name in ("bytes", "size", "parameters", "latency", "processor", "faster"):
             row[name] = statistics.median(line[name] for line in same)
         found.append(row)
     return found
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    heads = ("", "level", "k-NN %", "linear %", "kB", "of it", "parameters", "ms, 1", "a second, 64", "faster")
+    heads = ("", "level", "k-NN %", "linear %", "kB", "of it", "parameters", "ms, 1", "CPU ms, 64", "faster")
     lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for row in rows:
         accuracies = [f"{mean:.1f} ± {deviation:.1f}" for mean, deviation in (row["knn"], row["linear"])]
         size = [f"{row['bytes'] / 1000:,.0f}", f"{row['size']:.2f}", f"{row['parameters']:,.0f}"]
-        speed = [f"{1000 * row['latency']:.2f}", f"{row['throughput']:,.0f}", f"{row['faster']:.2f}"]
+        speed = [f"{1000 * row['latency']:.2f}", f"{1000 * row['processor']:.2f}", f"{row['faster']:.2f}"]
         lines.append("| " + " | ".join([row["run"], row["level"], *accuracies, *size, *speed]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -67,7 +67,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for axis, (name, label) in zip(
-        axes, (("size", "size on disk, of the original's"), ("faster", "images or texts a second, of the original's")), strict=True
+        axes, (("size", "size on disk, of the original's"), ("faster", "times as fast as the original")), strict=True
     ):
         for run, marker in zip(dict.fromkeys(row["run"] for row in rows), "os^Dv", strict=False):
             mine = [row for row in rows if row["run"] == run]
