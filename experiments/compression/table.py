@@ -51,7 +51,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     heads = ("", "level", "k-NN %", "linear %", "kB", "of it", "parameters", "ms, 1", "CPU ms, 64", "faster")
     lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for row in rows:
-        accuracies = [f"{mean:.1f} ± {deviation:.1f}" for mean, deviation in (row["knn"], row["linear"])]
+        accuracies = [
+            f"{mean:.1f}" + (f" ± {deviation:.1f}" if row["seeds"] > 1 else "") for mean, deviation in (row["knn"], row["linear"])
+        ]
         size = [f"{row['bytes'] / 1000:,.0f}", f"{row['size']:.2f}", f"{row['parameters']:,.0f}"]
         speed = [f"{1000 * row['latency']:.2f}", f"{1000 * row['processor']:.2f}", f"{row['faster']:.2f}"]
         lines.append("| " + " | ".join([row["run"], row["level"], *accuracies, *size, *speed]) + " |")
