@@ -239,7 +239,7 @@ def _on_labels(run: Origin, settings: Settings, after: finetune.After | None = N
     encoder = run.encoder(run.spec, run.variables)
     setting = finetune.Setting(LABELS_RATE, epochs=int(settings.epochs))
     options: dict[str, Any] = {"batch_size": run.spec.batch_size, "seed": run.spec.seed, "after": after}
-    tuned = finetune.train(encoder, source, setting, objects.num_classes(source), **options)
+    tuned = finetune.train(encoder, source, setting, data.num_classes(source), **options)
     found = jax.device_get(parallel.gather_to_host(tuned.variables))
     return {kind: tree["encoder"] for kind, tree in found.items() if "encoder" in tree}
 

@@ -59,6 +59,8 @@ def cut(plan: compress.Plan, part: Mapping[str, Any]) -> dict[str, Any]:
     """A field of the state (a network, or the linear probe) without what the encoder loses, and what reads its embedding with it."""
     if "kernel" in part:
         return {**part, "kernel": plan.rows(part["kernel"])}
+    if "params" not in part:  # a probe of several label sets
+        return {name: cut(plan, child) if isinstance(child, Mapping) else child for name, child in part.items()}
     made = {
         kind: {**tree, "encoder": plan.cut({kind: tree["encoder"]})[kind]} if "encoder" in tree else dict(tree)
         for kind, tree in part.items()

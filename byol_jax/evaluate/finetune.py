@@ -138,7 +138,9 @@ def begin(encoder: Encoder, classes: int, *, seed: int, mesh: Mesh, bn_momentum:
     return network, parallel.replicate(jax.device_get(state), mesh)
 
 
-def make_step(network: Classified, recipe: Recipe, key: jax.Array, mesh: Mesh, label_smoothing: float = 0.0, after: After | None = None) -> Step:
+def make_step(
+    network: Classified, recipe: Recipe, key: jax.Array, mesh: Mesh, label_smoothing: float = 0.0, after: After | None = None
+) -> Step:
     """Builds ``step(state, batch, rate, decay) -> (state, mean loss)``, compiled; every setting of a grid can share it.
 
     Args:
