@@ -37,6 +37,7 @@ PARQUET = ["pyarrow>=17"]
 SEARCH = ["optuna>=4"]
 INDEX = ["usearch>=2.16"]
 SERVE = ["fastapi>=0.115", "prometheus-client>=0.20", "python-multipart>=0.0.20", "uvicorn>=0.30"]
+COMPRESS = ["qwix>=0.1.8"]
 TEXT = ["tokenizers>=0.21", *SAFETENSORS]
 TEST = ["httpx>=0.27", "hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"]
 
@@ -67,7 +68,8 @@ setup(
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24"],
         "search": SEARCH,
         "serve": SERVE,
-        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET, *SEARCH, *TEXT, *INDEX, *SERVE],
+        "compress": COMPRESS,
+        "dev": [*TEST, *TENSORBOARD, *WANDB, *SAFETENSORS, *PARQUET, *SEARCH, *TEXT, *INDEX, *SERVE, *COMPRESS],
     },
     entry_points={"console_scripts": ["byol-jax = byol_jax.cli:main"]},
 )

@@ -164,6 +164,10 @@ class Checkpoints:
         with ocp.CheckpointManager(self.directory, options=ocp.CheckpointManagerOptions(create=False)) as manager:
             return dict(manager.restore(at, args=ocp.args.Composite(state=args))["state"])
 
+    def fields(self, step: int | None = None) -> list[str]:
+        """The names of the saved state's top-level fields."""
+        return sorted(self._saved_tree(self._known(step)))
+
     def note(self, step: int | None = None) -> dict[str, Any]:
         """The plain data saved with a checkpoint: the run's note, ``step``, and ``byol_jax``, the version that wrote it."""
         return dict(self._manager.restore(self._known(step), args=ocp.args.Composite(note=ocp.args.JsonRestore()))["note"])

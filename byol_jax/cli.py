@@ -87,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
     flags.evaluations(verb("evaluate", evaluate, "evaluate the encoder of a run", workdir, step))
     flags.conversions(verb("convert", convert, "make a run from a checkpoint of another code; nothing in the file is executed"))
     flags.exports(verb("export", export, "write the encoder of a run in a format of other programs", workdir, step))
+    text = "make a run's encoder smaller by pruning and 8 bits, train what it lost, and tell what it gained and cost"
+    flags.compressions(verb("compress", compress, text, workdir, step))
     text = "write the embeddings of images or texts to a file; goes on where it was stopped"
     flags.embeddings(verb("embed", embed, text, workdir, step))
     text = "answer requests over HTTP: embeddings of images or texts, their classes, their nearest neighbours"
@@ -139,6 +141,16 @@ def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     spec = cfg.override(build.read_spec(args.workdir), overrides)
     for path in build.export(args.to, args.workdir, spec, args.output, step=args.step, licence=args.licence):
         print(f"written to {path}")
+
+
+def compress(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    from byol_jax import build
+
+    settings = build.Settings(args.recover, args.recover_epochs, args.recover_rate, args.calibrate)
+    spec = cfg.override(build.read_spec(args.workdir), overrides)
+    options = {"levels": args.levels, "settings": settings, "step": args.step, "repeats": args.repeats}
+    result, path = build.compressed(args.workdir, spec, args.to, **options)
+    print(f"{result.table()}\nwritten to {path}\n")
 
 
 def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

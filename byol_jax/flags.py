@@ -92,6 +92,18 @@ def exports(exported: argparse.ArgumentParser) -> None:
     exported.add_argument("--licence", metavar="ID", help="hub: such as apache-2.0; left open if not given")
 
 
+def compressions(compressed: argparse.ArgumentParser) -> None:
+    compressed.add_argument("--to", metavar="DIR", required=True, help="folder of the levels, each a run below it")
+    text = "some of channels1 to channels99 and sparse1 to sparse99 (per cent that go), int8, int8qat (channels50,sparse80,int8,int8qat)"
+    compressed.add_argument("--levels", type=_names, default=("channels50", "sparse80", "int8", "int8qat"), metavar="LIST", help=text)
+    text = "byol: train on as the run did; labels: fine-tune with a classifier (byol)"
+    compressed.add_argument("--recover", choices=("byol", "labels"), default="byol", help=text)
+    compressed.add_argument("--recover-epochs", type=float, default=10, metavar="N", help="of that training; 0: none (10)")
+    compressed.add_argument("--recover-rate", type=float, default=0.5, metavar="FACTOR", help="byol: on the run's learning rate (0.5)")
+    compressed.add_argument("--calibrate", type=int, default=512, metavar="N", help="int8: training examples that fix the ranges (512)")
+    compressed.add_argument("--repeats", type=int, default=10, metavar="N", help="of the timing, there and back; the median counts (10)")
+
+
 def embeddings(embedded: argparse.ArgumentParser) -> None:
     text = "a folder of images, or FILE.npz[:SPLIT]; of a run of texts a file or a folder of them; of both tfds:NAME[:SPLIT]"
     embedded.add_argument("--input", required=True, metavar="WHAT", help=text)

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"views", "workdir"},
     {"method", "models", "augment", "data", "parallel"},
-    {"checkpoint", "convert", "evaluate", "report"},
+    {"checkpoint", "compress", "convert", "evaluate", "report"},
     {"train"},
     {"config", "build", "bench", "plan"},
     {"serve"},

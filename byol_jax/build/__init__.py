@@ -1,5 +1,7 @@
 """From a checked configuration to objects, runs and results. Everything above it is words (``cli``), everything below it is code."""
 
+from byol_jax.build.compress import LEVELS, Settings
+from byol_jax.build.compressed import compressed
 from byol_jax.build.convert import READERS, convert
 from byol_jax.build.embedding import embed
 from byol_jax.build.evaluations import EVALUATIONS, evaluation
@@ -32,9 +34,12 @@ from byol_jax.build.texts import learn_tokenizer
 __all__ = [
     "EVALUATIONS",
     "FORMATS",
+    "LEVELS",
     "READERS",
+    "Settings",
     "byol",
     "claim",
+    "compressed",
     "convert",
     "convert_data",
     "describe",

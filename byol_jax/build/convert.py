@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable
@@ -16,13 +15,11 @@ import optax
 
 from byol_jax import method
 from byol_jax.build import methods, objects, runs
-from byol_jax.build.kept import CONFIG, ENCODER_ALONE, ORIGIN
-from byol_jax.checkpoint import Checkpoints
+from byol_jax.build.kept import ENCODER_ALONE, WHOLE
 from byol_jax.config import ConfigError, Spec, default, override, resolve
 from byol_jax.config.check import nearest
 from byol_jax.config.file import Overrides
 from byol_jax.convert import ConvertError, Training, Weights, deepmind, torch
-from byol_jax.workdir import folder
 
 READERS: dict[str, Callable[..., Weights]] = {"deepmind": deepmind.read, "torch": torch.read}
 
@@ -54,7 +51,7 @@ def convert(source: str, file: str, workdir: str | os.PathLike[str], overrides: 
 
 def refuse_run(workdir: str | os.PathLike[str]) -> None:
     """Raises ConfigError for a directory that holds a run."""
-    if (folder(workdir) / CONFIG).exists() or runs.has_checkpoint(workdir):
+    if runs.has_config(workdir) or runs.has_checkpoint(workdir):
         raise ConfigError([f"--to {workdir}: there is a run in it already; take a new folder"])
 
 
@@ -121,17 +118,9 @@ def whole_state(spec: Spec, training: Training) -> method.ByolState:
 
 
 def write(workdir: str | os.PathLike[str], spec: Spec, weights: Weights, state: Any) -> None:
-    """The configuration comes last: a folder without it holds no run."""
-    place = folder(workdir)
-    checkpoints = Checkpoints(place / "checkpoints", keep=spec.checkpoint.keep, note={"converted": weights.origin})
-    try:
-        checkpoints.save(weights.origin.get("step", 0), state, force=True)
-    finally:
-        checkpoints.close()
-    (place / "metrics.jsonl").touch()  # a run that has logged nothing yet
-    facts = weights.origin | {"holds": ENCODER_ALONE if weights.state is None else "a whole run"}
-    (place / ORIGIN).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    runs.claim(workdir, spec)
+    """Makes the run; what the checkpoint's format says of itself stands in its origin.json."""
+    facts = weights.origin | {"holds": ENCODER_ALONE if weights.state is None else WHOLE}
+    runs.make(workdir, spec, state, step=weights.origin.get("step", 0), origin=facts, note={"converted": weights.origin})
 
 
 def summary(file: str, workdir: str | os.PathLike[str], spec: Spec, weights: Weights) -> str:

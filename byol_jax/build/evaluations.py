@@ -29,6 +29,7 @@ Results = dict[str, evaluate.Result]
 
 
 OF_TEXTS = ("similarity", "retrieve")
+BY_GRADIENTS = ("semisup", "transfer_finetune", "robust")  # which rounding has none of: 8 bits compute in float32 there
 WANTED = {
     "pairs": "a .tsv, .csv or .jsonl file with the columns sentence1, sentence2 and score, or tfds:glue/stsb",
     "corpus": "a folder with queries.jsonl, corpus.jsonl and qrels/test.tsv, as BEIR has them",
@@ -212,7 +213,8 @@ def evaluation(
         wrong.append(f"evaluate {kind}: is of texts, and the run in {workdir} is one of images")
     if wrong:
         raise ConfigError(wrong)
-    found = EVALUATIONS[kind](Subject(spec, load_encoder(workdir, step=step, spec=spec), folder(workdir)), **options)
+    encoder = load_encoder(workdir, step=step, spec=spec, floating=kind in BY_GRADIENTS)
+    found = EVALUATIONS[kind](Subject(spec, encoder, folder(workdir)), **options)
     about = measured_on(workdir, spec, step)
     return [(result, evaluate.save(workdir, name, result, about)) for name, result in found.items()]
 

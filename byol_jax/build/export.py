@@ -72,6 +72,7 @@ FORMATS: dict[str, Callable[[Order], list[Path]]] = {
     "onnx": _onnx,
     "huggingface": _huggingface,
 }
+OF_8_BITS = ("stablehlo",)  # what can hold an encoder of 8 bits; the others get its weights in float32
 
 
 def export(
@@ -96,5 +97,5 @@ def export(
         raise ConfigError([f"--licence {licence}: stands on the card of --to hub; {kind} has no place for it"])
     if kind == "hub" and spec != read_spec(workdir):
         raise ConfigError(["--to hub: the card tells the run as it was; leave out --config.KEY=..."])
-    encoder = runs.load_encoder(workdir, step=step, spec=spec)
+    encoder = runs.load_encoder(workdir, step=step, spec=spec, floating=kind not in OF_8_BITS)
     return FORMATS[kind](Order(encoder, Path(output), runs.checkpoint_note(workdir, step), folder(workdir), licence or "other"))

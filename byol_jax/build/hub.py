@@ -34,6 +34,9 @@ def story_of(workdir: Any, step: int) -> Story:
     recipe = [("step of this checkpoint", f"{step:,}"), *_recipe(spec)]
     if not origin:
         return Story(about, f"Trained on {data_of(spec)}.", recipe=recipe, **shared)
+    if origin.get("format") == "byol_jax":
+        about += f" Compressed afterwards ({origin['kind']})."
+        return Story(about, f"Trained on {data_of(spec)}.", recipe=recipe, **shared)
     about += f" Converted from `{origin['file']}` ({origin['format']}, {origin['kind']}); its licence holds here too."
     return Story(about, "As the official code's runs: see what is assumed below.", recipe=recipe, **shared)
 

@@ -9,7 +9,7 @@ from byol_jax.config import ConfigError, Spec, from_json
 from byol_jax.workdir import folder
 
 CONFIG, ORIGIN = "config.json", "origin.json"
-ENCODER_ALONE = "an encoder alone"
+ENCODER_ALONE, WHOLE = "an encoder alone", "a whole run"  # what origin.json says that it holds
 
 
 def read_spec(workdir: str | os.PathLike[str]) -> Spec:

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from byol_jax import method
+from byol_jax import compress, method
 from byol_jax.augment import kind_of
 from byol_jax.build import objects, texts
 from byol_jax.build.kept import read_spec
@@ -99,7 +99,7 @@ def teacher(spec: Spec) -> method.Teacher:
         raise ConfigError([f"method.teacher.match = {chosen.match!r}: the run in {place} has no {missing[0]}; take 'embedding'"])
     head = method.NoHead() if chosen.match == "embedding" else _head(theirs.method.projector, theirs.encoder.dtype)
     variables = {kind: {part: tree[part] for part in parts if part in tree} for kind, tree in online.items()}
-    return method.Teacher(method.Network(objects.encoder(theirs), head, method.NoHead()), variables)
+    return method.Teacher(method.Network(objects.encoder(theirs), head, method.NoHead()), compress.floating(variables))
 
 
 def _check_same_examples(spec: Spec, theirs: Spec) -> None:

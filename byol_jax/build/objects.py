@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
-from byol_jax import data, method, models
+from byol_jax import compress, data, method, models
 from byol_jax.augment import Recipe
 from byol_jax.build import texts
 from byol_jax.config import ConfigError, Spec
@@ -98,6 +98,10 @@ def num_classes(source: Any) -> Classes:
 
 def encoder(spec: Spec) -> nn.Module:
     """The backbone, a module ``(x, train) -> [B, D]``."""
+    return compress.fake_int8(_encoder(spec)) if spec.encoder.fake_int8 else _encoder(spec)
+
+
+def _encoder(spec: Spec) -> nn.Module:
     chosen = spec.encoder
     if is_own(chosen.name):
         return _called("encoder.name", chosen.name, **chosen.args)
@@ -174,10 +178,11 @@ def learning_rate(spec: Spec, examples: int) -> optax.Schedule:
 
 
 def optimizer(spec: Spec, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """LARS, AdamW or SGD at this rate, multiplied for the parts that have a factor of their own."""
-    chosen = spec.optimizer
+    """LARS, AdamW or SGD at this rate, multiplied for the parts that have a factor of their own; it may keep weights at 0."""
+    chosen, tx = spec.optimizer, _optimizer(spec.optimizer, schedule)
     factors = {name: factor for name in ("projector", "predictor", "probe") if (factor := getattr(chosen, f"{name}_rate")) != 1}
-    return method.multiply_rates(_optimizer(chosen, schedule), factors) if factors else _optimizer(chosen, schedule)
+    tx = method.multiply_rates(tx, factors) if factors else tx
+    return compress.sparse(tx, chosen.sparsity, chosen.sparsity_steps) if chosen.sparsity else tx
 
 
 def _optimizer(chosen: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransformation:

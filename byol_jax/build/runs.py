@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
 
-from byol_jax import evaluate, parallel
+from byol_jax import compress, evaluate, parallel
+from byol_jax.augment import kind_of
 from byol_jax.build import methods, objects, texts
 from byol_jax.build.kept import CONFIG, ENCODER_ALONE, ORIGIN, read_spec
 from byol_jax.checkpoint import Checkpoints
@@ -39,6 +40,30 @@ def claim(workdir: str | os.PathLike[str], spec: Spec) -> None:
         partial.write_text(to_json(spec), encoding="utf-8")
         partial.replace(file)
         texts.keep_files(workdir, spec)
+
+
+def has_config(workdir: str | os.PathLike[str]) -> bool:
+    """Whether the directory says that it is of a run."""
+    return bool((folder(workdir) / CONFIG).is_file())
+
+
+def make(workdir: str | os.PathLike[str], spec: Spec, state: Any, *, step: int, origin: Mapping[str, Any], note: Mapping[str, Any]) -> None:
+    """A run that begins with a state from elsewhere. The configuration comes last: a folder without it holds no run.
+
+    Args:
+      state: a ``ByolState``, or of an encoder alone {"online": {"params": {"encoder"}[, "batch_stats"]}}.
+      origin: for origin.json: "format", "kind" and "file", where it came from, and "holds", ENCODER_ALONE or WHOLE.
+      note: to travel with the checkpoint.
+    """
+    place = folder(workdir)
+    checkpoints = Checkpoints(place / "checkpoints", keep=spec.checkpoint.keep, note=note)
+    try:
+        checkpoints.save(step, state, force=True)
+    finally:
+        checkpoints.close()
+    (place / "metrics.jsonl").touch()  # a run that has logged nothing yet
+    (place / ORIGIN).write_text(json.dumps(dict(origin), indent=2) + "\n", encoding="utf-8")
+    claim(workdir, spec)
 
 
 def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
@@ -120,7 +145,12 @@ def writers(spec: Spec) -> tuple[str, ...]:
 
 
 def load_encoder(
-    workdir: str | os.PathLike[str], *, step: int | None = None, spec: Spec | None = None, mesh: Mesh | None = None
+    workdir: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    spec: Spec | None = None,
+    mesh: Mesh | None = None,
+    floating: bool = False,
 ) -> evaluate.Encoder:
     """The trained encoder of a run: uint8 [B, H, W, 3], or int32 [B, L] of token ids, -> float32 [B, D].
 
@@ -129,18 +159,23 @@ def load_encoder(
       step: of the checkpoint; None takes the latest.
       spec: the configuration; None reads the directory's own.
       mesh: devices to use; None takes all local ones.
+      floating: an encoder of 8 bits computes in float32, with the weights of 8 bits.
 
     Raises:
       ValueError: no run, no checkpoint, or one of another network.
     """
     spec = spec or read_spec(workdir)
+    module, views = objects.encoder(spec), objects.recipe(spec)
     checkpoints = Checkpoints(folder(workdir) / "checkpoints", read_only=True)
     try:
         online = checkpoints.restore_raw(["online"], step)["online"]
     finally:
         checkpoints.close()
     variables = {kind: tree["encoder"] for kind, tree in online.items() if "encoder" in tree}
-    return evaluate.Encoder(objects.encoder(spec), variables, objects.recipe(spec), mesh)
+    if compress.is_int8(variables):
+        seen = kind_of(views).seen(views)
+        module, variables = (module, compress.floating(variables)) if floating else compress.loaded(module, variables, seen)
+    return evaluate.Encoder(module, variables, views, mesh)
 
 
 def load_sentence_encoder(

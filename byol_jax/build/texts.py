@@ -80,7 +80,7 @@ def encoder(spec: Spec) -> nn.Module:
         return models.TextEncoder(**{**fields, **options})
     options |= {"vocab": words.vocab, "pad": words.special.pad, "positions": own.positions}
     if chosen.name == "transformer":
-        return models.TextEncoder(**options, **{name: getattr(own, name) for name in SIZES})
+        return models.TextEncoder(**options, **{name: getattr(own, name) for name in SIZES}, head_width=own.head_width)
     return getattr(models, chosen.name)(**options)
 
 

@@ -185,7 +185,10 @@ def _transformer(form: Form) -> Broken:
         elif encoder.name != "transformer" and value is not None:
             near = "that is fixed by the name; use encoder.name = 'transformer' for your own"
             yield (key, "encoder.name"), f"{key} = {value!r} with encoder.name = {encoder.name!r}: {near}"
-    if encoder.name == "transformer" and own.hidden and own.heads and own.hidden % own.heads:
+    if own.head_width is not None and encoder.name != "transformer":
+        text = f"encoder.transformer.head_width = {own.head_width} with encoder.name = {encoder.name!r}"
+        yield ("encoder.transformer.head_width", "encoder.name"), f"{text}: only 'transformer' has heads of a width of its own"
+    if encoder.name == "transformer" and own.hidden and own.heads and own.head_width is None and own.hidden % own.heads:
         yield (
             ("encoder.transformer.hidden", "encoder.transformer.heads"),
             f"encoder.transformer.hidden = {own.hidden}: it must be divisible by encoder.transformer.heads = {own.heads}",
@@ -283,6 +286,9 @@ def _method(form: Form) -> Broken:
 
 def _optimizer(form: Form) -> Broken:
     optimizer = form.optimizer
+    if optimizer.sparsity and form.steps is not None and optimizer.sparsity_steps > form.steps:
+        text = f"optimizer.sparsity_steps = {optimizer.sparsity_steps}: the sparsity must be reached within the run, steps = {form.steps}"
+        yield ("optimizer.sparsity_steps", "steps"), text
     if optimizer.warmup_steps is not None and optimizer.warmup_epochs is not None:
         both = f"optimizer.warmup_steps = {optimizer.warmup_steps} and optimizer.warmup_epochs = {optimizer.warmup_epochs}"
         yield ("optimizer.warmup_steps", "optimizer.warmup_epochs"), f"{both}: set at most one of them, the other to None"

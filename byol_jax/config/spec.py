@@ -133,6 +133,7 @@ class TransformerSpec:
     hidden: int | None = ruled(None, at_least(1))
     heads: int | None = ruled(None, at_least(1))
     mlp: int | None = ruled(None, at_least(1))
+    head_width: int | None = ruled(None, at_least(1))  # of "transformer"; None: hidden / heads
     positions: int = ruled(512, at_least(1))  # the longest text that it can read
     pooling: Literal["mean", "cls", "attention"] | None = None
     dropout: float | None = ruled(None, between(0, 0.9))  # tells the two views apart where they hold the same tokens
@@ -162,6 +163,7 @@ class EncoderSpec:
     transformer: TransformerSpec = field(default_factory=TransformerSpec)
     path: str | None = None  # of "huggingface": a folder with config.json and model.safetensors
     drop_path: float = ruled(0.0, between(0, 0.9))  # how often the last block's branch is dropped in training, earlier ones linearly less
+    fake_int8: bool = False  # train as if weights and activations had 8 bits (extra "compress")
     remat: bool = False  # compute each block again on the way back instead of keeping it: less memory, a third more operations
     args: dict[str, Any] = field(default_factory=dict)
 
@@ -216,6 +218,8 @@ class OptimizerSpec:
     predictor_rate: float = ruled(1.0, at_least(0))  # factor on the predictor's learning rate
     projector_rate: float = ruled(1.0, at_least(0))  # factor on the projector's
     probe_rate: float = ruled(1.0, at_least(0))  # factor on the online probe's
+    sparsity: float = ruled(0.0, between(0, 0.99))  # share of each of the encoder's weights, the smallest, that becomes 0 and stays it
+    sparsity_steps: int = ruled(1000, at_least(1))  # until it is reached, along a cubic
     accumulate: int = ruled(1, at_least(1))  # micro-batches a step
     shard_state: bool = False  # each device keeps a share of weights, target and optimizer state; gathered for each step
 

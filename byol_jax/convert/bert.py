@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from byol_jax.convert.weights import ConvertError
@@ -53,7 +54,7 @@ def tensors(module: TextEncoder) -> Iterator[Tensor]:
     ):
         yield Tensor(f"embeddings.{theirs}_embeddings.weight", (ours, "embedding"), (rows, hidden), (rows, hidden))
     yield from _norm("embeddings.LayerNorm", ("norm",), hidden)
-    split = (module.heads, hidden // module.heads)
+    split = (module.heads, module.head_width or hidden // module.heads)
     for i in range(module.layers):
         theirs, block = f"encoder.layer.{i}", ("stack", f"block_{i}")
         for name in ("query", "key", "value"):
@@ -135,3 +136,30 @@ def to_tensors(module: TextEncoder, variables: Mapping[str, Any]) -> dict[str, n
             raise ConvertError(f"params/{'/'.join(tensor.ours)}: must be {list(tensor.our_shape)}, is {got}: variables of another encoder?")
         made[tensor.theirs] = tensor.written(np.asarray(node, np.float32))
     return made
+
+
+def with_all_heads(module: TextEncoder, variables: Mapping[str, Any]) -> tuple[TextEncoder, dict[str, Any]]:
+    """(a module of hidden / head_width heads, its variables): the embeddings are the same, for the added heads are 0.
+
+    Raises ConvertError for heads whose width does not divide ``hidden``.
+    """
+    width = module.head_width
+    if width is None:
+        return module, dict(variables)
+    most, rest = divmod(module.hidden, width)
+    if rest or most < module.heads:
+        raise ConvertError(f"head_width = {width}: a BERT's heads, {module.heads} here, must make up hidden = {module.hidden}")
+
+    def filled(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
+        leaf, axis = np.asarray(leaf), _axis_of_heads([entry.key for entry in path])
+        return leaf if axis is None else np.pad(leaf, [(0, (most - module.heads) * (i == axis)) for i in range(leaf.ndim)])
+
+    stack = jax.tree_util.tree_map_with_path(filled, unstacked(variables["params"]["stack"]))
+    return module.clone(heads=most, head_width=None, scan=False), {**variables, "params": {**variables["params"], "stack": stack}}
+
+
+def _axis_of_heads(names: list[str]) -> int | None:
+    *_, layer, leaf = names
+    if layer in ("query", "key", "value"):
+        return {"kernel": 1, "bias": 0}[leaf]
+    return 0 if (layer, leaf) == ("out", "kernel") else None

@@ -148,7 +148,7 @@ def write(
 
     Args:
       fields: of ``TextEncoder``; ``dtype``, ``remat`` and ``scan`` leave no trace.
-      variables: its variables, with "params"; of ``scan=True`` too.
+      variables: its variables, with "params"; of ``scan=True`` too. Heads that were pruned come back as zeros.
       tokenizer: a ``tokenizer.json`` of Hugging Face's tokenizers, with the special tokens in it.
       max_length: tokens of a text that are read; what comes after is cut off.
 
@@ -160,7 +160,7 @@ def write(
         safetensors is missing.
     """
     folder, tokenizer = Path(folder), Path(tokenizer)
-    module = TextEncoder(**fields)
+    module, variables = bert.with_all_heads(TextEncoder(**fields), variables)
     _check(module, folder, max_length)
     words = _json(tokenizer)
     special = _special(module, words, tokenizer)

@@ -36,6 +36,7 @@ from byol_jax.method.probe import cross_entropy
 from byol_jax.method.schedules import cosine
 
 Step = Callable[["Tuned", Any, jax.Array, jax.Array], tuple["Tuned", jax.Array]]
+After = Callable[[Any], Any]
 
 RATES, EPOCHS = (0.01, 0.02, 0.05, 0.1, 0.005), (30, 50)  # the paper's, for few labels
 TRANSFER_RATES = tuple(float(rate) for rate in np.logspace(-4, -1, 7))
@@ -137,12 +138,15 @@ def begin(encoder: Encoder, classes: int, *, seed: int, mesh: Mesh, bn_momentum:
     return network, parallel.replicate(jax.device_get(state), mesh)
 
 
-def make_step(network: Classified, recipe: Recipe, key: jax.Array, mesh: Mesh, label_smoothing: float = 0.0) -> Step:
+def make_step(
+    network: Classified, recipe: Recipe, key: jax.Array, mesh: Mesh, label_smoothing: float = 0.0, after: After | None = None
+) -> Step:
     """Builds ``step(state, batch, rate, decay) -> (state, mean loss)``, compiled; every setting of a grid can share it.
 
     Args:
       recipe: how examples are augmented (its view 1). Row r of step t is drawn from ``key``, t and r alone.
       label_smoothing: of labels int[B].
+      after: what is done to the params after each update, such as holding some of them at 0; None: nothing.
 
     A batch's "label" is int[B], or [B, C] of 1, 0 and -1 (not counted) where an image has several.
     """
@@ -172,6 +176,7 @@ def make_step(network: Classified, recipe: Recipe, key: jax.Array, mesh: Mesh, l
         grads = jax.tree.map(lambda g, p, weight: g + decay * p if weight else g, grads, params, is_weight(params))
         updates, momentum = MOMENTUM.update(grads, state.momentum)
         params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+        params = params if after is None else after(params)
         return Tuned(state.step + 1, {"params": params, "batch_stats": stats}, momentum), value
 
     return jax.jit(step, donate_argnums=0)
@@ -188,6 +193,7 @@ def train(
     bn_momentum: float | None = None,
     targets: np.ndarray | None = None,
     mesh: Mesh | None = None,
+    after: After | None = None,
 ) -> Encoder:
     """Fine-tunes; returns the network with its classifier, whose "embeddings" are logits [B, classes].
 
@@ -196,13 +202,14 @@ def train(
       batch_size: of all devices together; cut to the training set, and to what the devices can share.
       seed: of the classifier, the order of images, and their augmentations.
       targets: what a label stands for, [labels, ...], where it is not the class itself.
+      after: as of ``make_step``.
     """
     mesh = mesh or parallel.data_mesh()
     size = fitting_batch(batch_size, len(source), mesh)
     recipe, total = encoder.views.plain(), setting.total(len(source), size)
     network, state = begin(encoder, classes, seed=seed, mesh=mesh, bn_momentum=bn_momentum)
     network = network.clone(dropout=setting.dropout)
-    step = _shared_step(network, recipe, seed, mesh, setting.label_smoothing)
+    step = _shared_step(network, recipe, seed, mesh, setting.label_smoothing, after)
     schedule, decay = cosine(setting.rate, batch_size=size, steps=total), jnp.float32(setting.weight_decay / setting.rate)
     shard = Shard(jax.process_index(), jax.process_count())
     with contextlib.closing(train_batches(source, recipe, batch_size=size, seed=seed, shard=shard)) as stream:
@@ -217,13 +224,13 @@ def fitting_batch(batch_size: int, examples: int, mesh: Mesh) -> int:
     return max(min(batch_size, examples) // mesh.size, 1) * mesh.size
 
 
-def _shared_step(network: Classified, recipe: Recipe, seed: int, mesh: Mesh, label_smoothing: float) -> Step:
+def _shared_step(network: Classified, recipe: Recipe, seed: int, mesh: Mesh, label_smoothing: float, after: After | None) -> Step:
     try:
-        return _cached_step(network, recipe, seed, mesh, label_smoothing)
+        return _cached_step(network, recipe, seed, mesh, label_smoothing, after)
     except TypeError:  # a module with an unhashable field (a list, say) is compiled anew for every setting
-        return make_step(network, recipe, jax.random.key(seed), mesh, label_smoothing)
+        return make_step(network, recipe, jax.random.key(seed), mesh, label_smoothing, after)
 
 
 @functools.lru_cache(maxsize=4)
-def _cached_step(network: Classified, recipe: Recipe, seed: int, mesh: Mesh, label_smoothing: float) -> Step:
-    return make_step(network, recipe, jax.random.key(seed), mesh, label_smoothing)
+def _cached_step(network: Classified, recipe: Recipe, seed: int, mesh: Mesh, label_smoothing: float, after: After | None) -> Step:
+    return make_step(network, recipe, jax.random.key(seed), mesh, label_smoothing, after)

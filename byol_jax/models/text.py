@@ -25,7 +25,7 @@ class TextEncoder(nn.Module):
 
     Attributes:
       vocab: number of tokens.
-      layers, hidden, heads, mlp: of the Transformer.
+      layers, hidden, heads, mlp: of the Transformer. head_width: of each head; None: hidden / heads.
       positions: rows of the table of positions.
       types: rows of the table of segments. Every token is of segment 0; the others are kept for the sake of other programs.
       pad: the id that marks padding.
@@ -59,9 +59,10 @@ class TextEncoder(nn.Module):
     remat: bool = False
     scan: bool = False
     drop_path: float = 0.0
+    head_width: int | None = None
 
     def setup(self) -> None:
-        check_shape("TextEncoder", self.hidden, self.heads, self.activation)
+        check_shape("TextEncoder", self.hidden, self.heads if self.head_width is None else 1, self.activation)
         if self.pooling not in POOLINGS:
             raise ValueError(f"TextEncoder(pooling={self.pooling!r}): choose {', '.join(POOLINGS)}")
         table = partial(nn.Embed, features=self.hidden, embedding_init=bert_init)
@@ -70,6 +71,7 @@ class TextEncoder(nn.Module):
         self.drop = nn.Dropout(self.dropout)
         block = {"heads": self.heads, "mlp": self.mlp, "norm_first": False, "activation": self.activation, "epsilon": self.epsilon}
         block |= {"dropout": self.dropout, "attention_dropout": self.attention_dropout, "kernel_init": bert_init, "dtype": self.dtype}
+        block |= {"head_width": self.head_width}
         self.stack = Stack(self.layers, block, self.remat, self.scan, self.drop_path)
         if self.pooling == "attention":
             self.query = self.param("query", bert_init, (self.hidden,))

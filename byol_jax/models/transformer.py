@@ -36,7 +36,7 @@ class Block(nn.Module):
     """One layer: [B, L, D] -> [B, L, D], in ``dtype``; parameters, softmax and the statistics of the norms are float32.
 
     Attributes:
-      heads: of the attention, each D / heads wide.
+      heads: of the attention. head_width: of each; None: D / heads.
       mlp: units between the two layers of the MLP.
       norm_first: a LayerNorm before each branch (ViT), or after each addition (BERT).
       activation: of the MLP: "gelu" (exact), "gelu_new" (by tanh) or "relu".
@@ -55,6 +55,7 @@ class Block(nn.Module):
     kernel_init: Any = nn.initializers.xavier_uniform()
     dtype: Any = jnp.float32
     train: bool = False
+    head_width: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, drop: Any = None) -> jax.Array:
@@ -74,6 +75,7 @@ class Block(nn.Module):
     def _attention(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         attention = nn.MultiHeadDotProductAttention(
             self.heads,
+            qkv_features=None if self.head_width is None else self.heads * self.head_width,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
             dropout_rate=self.attention_dropout,
