@@ -32,6 +32,8 @@ from byol_jax.views import IMAGENET_MEAN, IMAGENET_STD
 
 GOLDEN = Path(os.environ.get("BYOL_GOLDEN_DIR", Path(__file__).parent / "golden"))
 
+as_users_do = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "3"})
+
 
 # The fixtures: weights by rule, under the official names, and where each of them stands in our trees.
 
@@ -122,9 +124,9 @@ def forward(fixture: SimpleNamespace, dtype: type) -> dict:
     network = method.network()
     online, target = weights(fixture, "", dtype), weights(fixture, "target:", dtype)
     views = np.stack([batch["view1"], batch["view2"]])
-    evaluate = jax.jit(lambda variables, x: network.apply(variables, x, False))
+    evaluate = as_users_do(lambda variables, x: network.apply(variables, x, False))
     both = partial(apply_to_views, network)
-    train = jax.jit(jax.shard_map(both, mesh=mesh_of(1), in_specs=(P(), P(None, "data")), out_specs=P(), check_vma=False))
+    train = as_users_do(jax.shard_map(both, mesh=mesh_of(1), in_specs=(P(), P(None, "data")), out_specs=P(), check_vma=False))
     outputs = {}
 
     def record(key: str, made: m.Outputs, probe: dict, suffix: str = "") -> None:
@@ -164,7 +166,7 @@ def steps(fixture: SimpleNamespace, dtype: type, part: str, *, devices: int, cou
     ema = lambda k: m.ema_decay(config["base_target_ema"], config["max_steps"])(k.astype(dtype))  # noqa: E731
     method, mesh = build(fixture, dtype), mesh_of(devices)
     # In one pass, as accelerators compute it; test_step.py holds the two passes of a CPU to that.
-    step = jax.jit(m.make_train_step(method, tx, ema=ema, mesh=mesh, log={"learning_rate": rate}, stack_views=True))
+    step = as_users_do(m.make_train_step(method, tx, ema=ema, mesh=mesh, log={"learning_rate": rate}, stack_views=True))
 
     online, target = weights(fixture, "", dtype), weights(fixture, "target:", dtype)
     probe = online.pop("probe")

@@ -18,7 +18,7 @@ SIZE = 16
 def _setting() -> tuple[Any, Any]:
     """(the recipe of configs/digits.py, all training images)."""
     spec = cfg.load("configs/digits.py")
-    return build.recipe(spec), tf.constant(data.digits("train", size=SIZE).images)
+    return build.recipe(spec), data.digits("train", size=SIZE).images
 
 
 def views(example: dict[str, Any], seed: Any, *, share: float) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def views(example: dict[str, Any], seed: Any, *, share: float) -> dict[str, Any]
     recipe, images = _setting()
     made = vision.two_views(example["image"], seed, recipe, photometric=True)
     chance, which = tf.unstack(tf.random.stateless_uniform([2], seed + [0, 1], alg="philox"))
-    other = images[tf.cast(which * len(images), tf.int32)]
+    other = tf.constant(images)[tf.cast(which * len(images), tf.int32)]
     second = tf.cond(
         chance < share, lambda: vision.two_views(other, seed + [0, 2], recipe, photometric=True)["view2"], lambda: made["view2"]
     )

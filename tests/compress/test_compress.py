@@ -21,6 +21,7 @@ from byol_jax.models import TextEncoder
 from tests.data.words import learned, sentences
 
 pytest.importorskip("qwix")
+pytestmark = pytest.mark.slow  # each level is trained, measured and exported
 SHARED = """
 from byol_jax import config as cfg
 
@@ -198,7 +199,6 @@ def levels_of(workdir: str, to: Path, *flags: str) -> dict[str, Any]:
     return json.loads((to / "evaluation" / "compress.json").read_text())["result"]["levels"]
 
 
-@pytest.mark.slow
 def test_levels_are_trained_by_byol_and_go_on(images: str, tmp_path: Path) -> None:
     levels_of(images, tmp_path, "--levels", "channels50,sparse75,int8qat", "--recover-epochs", "3", "--recover-rate", "0.1")
     for level in ("channels50", "sparse75", "int8qat_training"):
@@ -210,7 +210,6 @@ def test_levels_are_trained_by_byol_and_go_on(images: str, tmp_path: Path) -> No
     assert build.pretrain(build.read_spec(tmp_path / "sparse75"), tmp_path / "sparse75").step == 12
 
 
-@pytest.mark.slow
 def test_levels_are_trained_on_labels(images: str, tmp_path: Path) -> None:
     levels_of(images, tmp_path, "--levels", "channels50,sparse75,int8qat", "--recover", "labels", "--recover-epochs", "2")
     kernel = np.asarray(variables_of(tmp_path / "sparse75")["params"]["stage0_block0"]["conv_0"]["kernel"])
@@ -219,7 +218,6 @@ def test_levels_are_trained_on_labels(images: str, tmp_path: Path) -> None:
     assert not np.array_equal(kernel[kernel != 0], before[kernel != 0])
 
 
-@pytest.mark.slow
 def test_texts_are_made_smaller_too_and_leave_for_hugging_face(texts: str, tmp_path: Path) -> None:
     rows = levels_of(texts, tmp_path, "--levels", "channels50,sparse75,int8", "--recover-epochs", "1")
     assert [row["embedding"] for row in rows.values()] == [16, 16, 16, 16]
