@@ -268,12 +268,6 @@ def _method(form: Form) -> Broken:
             ("method.normalization", "method.loss"),
             f"method.normalization = {form.method.normalization!r}: your own loss {form.method.loss!r} normalises as it likes; leave 'l2'",
         )
-    for name in ("supervision", "label_smoothing"):
-        if (value := getattr(form.method, name)) and not form.method.probe:
-            yield (
-                (f"method.{name}", "method.probe"),
-                f"method.{name} = {value}: it is of the probe, and needs method.probe = True",
-            )
     if projector.out != predictor.out:
         yield (
             ("method.predictor.out", "method.projector.out"),
@@ -286,9 +280,6 @@ def _method(form: Form) -> Broken:
 
 def _optimizer(form: Form) -> Broken:
     optimizer = form.optimizer
-    if optimizer.sparsity and form.steps is not None and optimizer.sparsity_steps > form.steps:
-        text = f"optimizer.sparsity_steps = {optimizer.sparsity_steps}: the sparsity must be reached within the run, steps = {form.steps}"
-        yield ("optimizer.sparsity_steps", "steps"), text
     if optimizer.warmup_steps is not None and optimizer.warmup_epochs is not None:
         both = f"optimizer.warmup_steps = {optimizer.warmup_steps} and optimizer.warmup_epochs = {optimizer.warmup_epochs}"
         yield ("optimizer.warmup_steps", "optimizer.warmup_epochs"), f"{both}: set at most one of them, the other to None"
