@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType
 
 import byol_jax as byol
 from byol_jax import augment, build, cli, method, models
@@ -150,6 +151,7 @@ def test_teachers_that_do_not_fit(taught, flags, told, capsys) -> None:
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_under_attack_by_the_command_line(taught, capsys) -> None:
     flags = ["--radii", "8/255,0.5", "--norm", "l2", "--steps", "2", "--restarts", "2", "--config.data.test_split=test[:10%]"]
     assert run("evaluate", "robust", "--workdir", f"{taught}/teacher", *flags) == 0
@@ -165,12 +167,14 @@ def test_texts_are_attacked_in_training_where_words_are_embedded() -> None:
     tokens = np.random.default_rng(0).integers(3, 12, (2, 8, 6)).astype(np.int32)
     batch = {"view1": tokens[0], "view2": tokens[1]}
     plain = method.Byol(encoder, method.MLP(8, 4), method.MLP(8, 4))
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     losses = []
     for passes in (clean, method.Adversary(augment.Embeddings(8), method.Ball("linf", 0.5), random_start=False)):
         one = dataclasses.replace(plain, passes=passes)
-        state = byol.init(one, optax.sgd(0.1), jax.random.key(0), batch)
+        state = byol.init(one, optax.sgd(0.1), jax.random.key(0), batch, mesh=mesh)
         step = jax.jit(
-            byol.make_train_step(one, optax.sgd(0.1), ema=byol.ema_decay(0.9, 5)), compiler_options={"xla_backend_optimization_level": "0"}
+            byol.make_train_step(one, optax.sgd(0.1), ema=byol.ema_decay(0.9, 5), mesh=mesh),
+            compiler_options={"xla_backend_optimization_level": "0"},
         )
         losses.append(float(step(state, batch)[1]["loss"]))
     assert losses[1] > losses[0] + 0.1

@@ -95,7 +95,7 @@ def test_a_stored_encoder_gives_nearly_what_the_encoder_gave(kind: str) -> None:
     assert jax.tree.map(np.shape, floating(stored)) == jax.tree.map(np.shape, dict(variables))
 
 
-@pytest.mark.parametrize("kind", ["images", "texts"])
+@pytest.mark.parametrize("kind", ["images", pytest.param("texts", marks=pytest.mark.slow)])
 def test_training_as_if_with_8_bits_rounds_and_still_learns(kind: str) -> None:
     module, variables, x = network(kind)
     fake = fake_int8(module)
