@@ -9,9 +9,9 @@ Expected: mean and standard deviation over seeds 0, 1, 2, each on one CPU core (
             raw pixels                          61.1              90.0         97.2
           Rate, tau and batch size come from a search on training images that were held out (experiments/search_digits); size of the
           views, stem and optimizer were chosen before it, from runs that were looked at on the test images.
-          Variants, for what is put around the method (docs/toolkit.md): `adversarial` views, `denoised` pairs, and a `student` of 1/64 of
-          the encoder's operations, taught by the run in runs/digits. Measured, with a smaller encoder: experiments/adversarial,
-          experiments/denoising, experiments/distillation.
+          Variants, for what is put around the method (docs/toolkit.md): `adversarial` views, `denoised` pairs, and a `student` of a
+          fiftieth of the encoder's parameters, taught by the run in runs/digits. Measured, with a smaller encoder and fewer epochs, in
+          experiments/adversarial, experiments/denoising and experiments/distillation.
 """
 
 from __future__ import annotations
