@@ -131,8 +131,9 @@ def test_in_the_space_that_few_examples_span_the_classifier_is_the_same(n):
     small, small_test = spanned(full, full, test)
     assert small.embedding.shape == (n, 128)
     np.testing.assert_allclose(small.embedding @ small.embedding.T, full.embedding @ full.embedding.T, rtol=1e-4, atol=1e-3)
-    expected = logits_of(fit(full, 0.5, 3), test.embedding)
-    np.testing.assert_allclose(logits_of(fit(small, 0.5, 3), small_test.embedding), expected, atol=5e-3)
+    # With a weaker penalty four examples leave the objective so flat that float32 ends anywhere within 0.02 of its least.
+    expected = logits_of(fit(full, 5.0, 3), test.embedding)
+    np.testing.assert_allclose(logits_of(fit(small, 5.0, 3), small_test.embedding), expected, atol=1e-4)
 
 
 def test_as_many_examples_as_dimensions_stay_as_they_are():

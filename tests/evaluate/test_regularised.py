@@ -75,7 +75,7 @@ def test_a_setting_hands_both_on_and_has_a_name_of_its_own(monkeypatch: pytest.M
     assert Setting(0.1, 1, weight_decay=1e-4).name == "rate0.1-epochs1-decay0.0001"
     asked: list[Any] = []
 
-    def shared(network: Classified, recipe: Any, seed: int, mesh: Any, label_smoothing: float) -> Any:
+    def shared(network: Classified, recipe: Any, seed: int, mesh: Any, label_smoothing: float, after: Any) -> Any:
         asked.append((network.dropout, label_smoothing))
         raise KeyboardInterrupt
 
