@@ -326,6 +326,7 @@ def command(*words: str) -> int:
     return int(left.value.code or 0)
 
 
+@pytest.mark.slow
 def test_a_search_from_the_command_line_and_a_trial_that_was_interrupted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_stream_is_refused_with_what_to_do(prepared):
         open_parts(TASKS["cifar10"], prepared("tfrecord"))
 
 
+@pytest.mark.slow
 def test_as_evaluations_of_a_run(place: Path, encoder: Encoder, tmp_path: Path):
     """What ``evaluate transfer`` and ``evaluate transfer_finetune`` call, with their flags as options."""
     run = Subject(cfg.resolve({"epochs": 100}), encoder, tmp_path)
