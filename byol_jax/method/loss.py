@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ Normalization = Literal["l2", "layer", "batch", "none"]
 _EPSILON = 1e-5  # of the layer and batch normalisations' variance
 
 
+@runtime_checkable
 class MemoryLoss(Protocol):
     """A loss that carries something from step to step; it lives in ``ByolState.memory``, and so in checkpoints."""
 
@@ -33,7 +34,7 @@ class MemoryLoss(Protocol):
 
 def remembering(loss: Loss | MemoryLoss) -> MemoryLoss:
     """A loss as one with a memory: () where it has none."""
-    return loss if hasattr(loss, "start") else _Forgetful(loss)  # type: ignore[return-value,arg-type]
+    return loss if isinstance(loss, MemoryLoss) else _Forgetful(loss)
 
 
 class _Forgetful:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from byol_jax.config.sweep import Point, Scale, Sweep
+from byol_jax.config.sweep import Point, Sweep
+from experiments.paper.scales import narrow
 
 RADIUS = 0.05  # of a pixel's range, 13/255
 ADVERSARY = {"method.adversary.radius": RADIUS}
@@ -17,20 +18,6 @@ SWEEP = Sweep(
         Point("one step, beside clean views", changes=BESIDE),
         Point("three steps", changes={**ADVERSARY, "method.adversary.steps": 3}),
     ),
-    scales={
-        "small": Scale(
-            "configs/digits.py",
-            {
-                "encoder.channels": (32, 64),
-                "batch_size": 128,
-                "epochs": 30,
-                "method.tau": 0.99,
-                "optimizer.warmup_epochs": 1.5,
-                "evaluation.every_epochs": 30,
-                "logging.every_steps": 56,
-            },
-            about="configs/digits.py with channels 32 and 64, tau 0.99, 30 epochs: 337 steps of 128 images of 16 x 16 pixels.",
-        )
-    },
+    scales={"small": narrow(32, 64)},
     metrics={"small": "linear"},
 )

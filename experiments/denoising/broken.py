@@ -30,8 +30,8 @@ def views(example: dict[str, Any], seed: Any, *, share: float) -> dict[str, Any]
     second = tf.cond(
         chance < share, lambda: vision.two_views(other, seed + [0, 2], recipe, photometric=True)["view2"], lambda: made["view2"]
     )
-    normal = lambda view: (tf.cast(view, tf.float32) / 255 - recipe.mean) / recipe.std  # noqa: E731
-    return {"view1": normal(made["view1"]), "view2": normal(second)}
+    both = {"view1": made["view1"], "view2": second}
+    return {name: (tf.cast(view, tf.float32) / 255 - recipe.mean) / recipe.std for name, view in both.items()}
 
 
 clean, broken10, broken20, broken40 = (functools.partial(views, share=share) for share in (0.0, 0.1, 0.2, 0.4))

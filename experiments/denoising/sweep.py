@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from byol_jax.config.sweep import Point, Scale, Sweep
+from byol_jax.config.sweep import Point, Sweep
+from experiments.paper.scales import narrow
 
 FUNCTIONS = {0: "clean", 10: "broken10", 20: "broken20", 40: "broken40"}
 WARMUP = {"method.denoise.warmup_steps": 50}
@@ -33,22 +34,6 @@ SWEEP = Sweep(
     title="False pairs",
     source="none; pairs are broken on purpose",
     points=POINTS,
-    scales={
-        "small": Scale(
-            "configs/digits.py",
-            {
-                "data.augment_on": "host",
-                "data.on_device": False,
-                "encoder.channels": (32, 64),
-                "batch_size": 128,
-                "epochs": 30,
-                "method.tau": 0.99,
-                "optimizer.warmup_epochs": 1.5,
-                "evaluation.every_epochs": 30,
-                "logging.every_steps": 56,
-            },
-            about="configs/digits.py with channels 32 and 64, tau 0.99, 30 epochs: 337 steps of 128 images of 16 x 16 pixels.",
-        )
-    },
+    scales={"small": narrow(32, 64, {"data.augment_on": "host", "data.on_device": False})},
     metrics={"small": "linear_10"},
 )
