@@ -57,13 +57,13 @@ def to_onnx(path: str | Path, module: Any, variables: Any, *, views: Views, sour
 
 
 def convertible(module: Any, variables: Any, views: Views) -> Callable[[jax.Array], jax.Array]:
-    """``forward`` without what jax2onnx 0.17.1 loses: an explicit padding of ``nn.max_pool``, and the standardising of norm="group"."""
+    """``forward`` without what jax2onnx 0.17.1 loses (padding of ``nn.max_pool``, standardising of norm="group") or lacks (platforms)."""
     if isinstance(module, ResNet) and module.norm == "group":
         variables = variables | {"params": jax.tree.map(lambda leaf: standardized(leaf) if leaf.ndim == 4 else leaf, variables["params"])}
     run = forward(module, variables, views)
 
     def embed(images: jax.Array) -> jax.Array:
-        with _pools_pad_first():
+        with _pools_pad_first(), as_jax_has_it():
             return run(images)
 
     return embed
@@ -85,6 +85,21 @@ def _pools_pad_first() -> Iterator[None]:
         yield
     finally:
         nn.max_pool = pool
+
+
+@contextmanager
+def as_jax_has_it() -> Iterator[None]:
+    """Within it what has a form for each platform takes a TPU's, which is JAX's own, or its default: a file has no platform yet."""
+    chosen = jax.lax.platform_dependent
+
+    def one_form(*args: Any, default: Callable[..., Any], **forms: Callable[..., Any]) -> Any:
+        return forms.get("tpu", default)(*args)
+
+    jax.lax.platform_dependent = one_form  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        jax.lax.platform_dependent = chosen
 
 
 def _converted(converter: Any, run: Callable[[jax.Array], jax.Array], size: int, name: str) -> bytes:
