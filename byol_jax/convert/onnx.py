@@ -90,16 +90,17 @@ def _pools_pad_first() -> Iterator[None]:
 @contextmanager
 def as_jax_has_it() -> Iterator[None]:
     """Within it what has a form for each platform takes a TPU's, which is JAX's own, or its default: a file has no platform yet."""
-    chosen = jax.lax.platform_dependent
+    lax: Any = jax.lax
+    chosen = lax.platform_dependent
 
     def one_form(*args: Any, default: Callable[..., Any], **forms: Callable[..., Any]) -> Any:
         return forms.get("tpu", default)(*args)
 
-    jax.lax.platform_dependent = one_form  # type: ignore[assignment]
+    lax.platform_dependent = one_form
     try:
         yield
     finally:
-        jax.lax.platform_dependent = chosen
+        lax.platform_dependent = chosen
 
 
 def _converted(converter: Any, run: Callable[[jax.Array], jax.Array], size: int, name: str) -> bytes:
