@@ -110,6 +110,10 @@ def test_lengths_by_hand() -> None:
         build.warmup_steps(spec(epochs=None, steps=20), 1000)
     with pytest.raises(cfg.ConfigError, match=r"epochs = 1 of 100 examples make no batch of batch_size = 256; take batch_size <= 100"):
         build.steps(spec(epochs=1, optimizer__warmup_epochs=None), 100)
+    sparse = spec(optimizer={"sparsity": 0.8, "sparsity_steps": 391})
+    with pytest.raises(cfg.ConfigError, match=r"sparsity_steps = 391: .* within the run of 390 steps; nearest: 390, better half of it"):
+        build.steps(sparse, 1000)
+    assert build.steps(sparse, 1003) == 391
 
 
 def test_the_schedules_by_hand() -> None:

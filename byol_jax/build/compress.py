@@ -163,7 +163,7 @@ def _check_same(place: Any, facts: dict[str, Any]) -> None:
 
 
 def _channels(run: Origin, place: Any, facts: dict[str, Any], settings: Settings, share: float) -> None:
-    module = objects.encoder(run.spec)
+    module = objects.float_encoder(run.spec)
     plan = narrow.plan(module, run.variables, share)
     spec = narrow.narrower_spec(run.spec, module, plan)
     ours = [name for name in run.state if name != "target" or spec.method.teacher.workdir is None]
@@ -173,11 +173,10 @@ def _channels(run: Origin, place: Any, facts: dict[str, Any], settings: Settings
 
 def _sparse(run: Origin, place: Any, facts: dict[str, Any], settings: Settings, share: float) -> None:
     if settings.epochs and settings.recover == "byol":
-        chosen = _recovery(run.spec, settings)
-        total = objects.steps(chosen, len(objects.train_source(chosen)))
-        optimizer = dataclasses.replace(chosen.optimizer, sparsity=share, sparsity_steps=max(total // 2, 1))
-        spec = dataclasses.replace(run.spec, optimizer=optimizer)
-        return _finish(dataclasses.replace(run, spec=spec), place, facts, settings)
+        spec = _recovery(run.spec, settings)
+        half = objects.steps(spec, len(objects.train_source(spec))) // 2
+        optimizer = dataclasses.replace(spec.optimizer, sparsity=share, sparsity_steps=max(half, 1))
+        return _train(run, narrow.checked(dataclasses.replace(spec, optimizer=optimizer)), place, facts)
     keep = jax.device_get(jax.jit(compress.masks, static_argnums=1)(run.variables["params"], share))
     online = run.state["online"]
     params = {**online["params"], "encoder": compress.masked(run.variables, keep)["params"]}
@@ -192,10 +191,7 @@ def _sparse(run: Origin, place: Any, facts: dict[str, Any], settings: Settings, 
 def _finish(run: Origin, place: Any, facts: dict[str, Any], settings: Settings, after: finetune.After | None = None) -> None:
     """Writes the run as it now is, at step 0, and trains it on."""
     if settings.epochs and settings.recover == "byol":
-        spec = _recovery(run.spec, settings)
-        if not runs.has_config(place):
-            _write_whole(run, spec, place, facts)
-        runs.pretrain(spec, place)
+        _train(run, _recovery(run.spec, settings), place, facts)
     elif not runs.has_config(place):
         if settings.epochs:
             tuned = _on_labels(run, settings, after)
@@ -206,11 +202,21 @@ def _finish(run: Origin, place: Any, facts: dict[str, Any], settings: Settings, 
             _write_alone(run.spec, run.variables, place, facts)
 
 
+def _train(run: Origin, spec: Spec, place: Any, facts: dict[str, Any]) -> None:
+    if not runs.has_config(place):
+        _write_whole(run, spec, place, facts)
+    runs.pretrain(spec, place)
+
+
 def _recovery(spec: Spec, settings: Settings) -> Spec:
     """The configuration of a short run: a tenth of it is warm-up, evaluated at its ends alone."""
     chosen = spec.optimizer
     optimizer = dataclasses.replace(
-        chosen, learning_rate=chosen.learning_rate * settings.rate, warmup_steps=None, warmup_epochs=settings.epochs / 10
+        chosen,
+        learning_rate=chosen.learning_rate * settings.rate,
+        warmup_steps=None,
+        warmup_epochs=settings.epochs / 10,
+        sparsity_steps=1 if chosen.sparsity else chosen.sparsity_steps,  # zeros that the run has are kept
     )
     evaluation = dataclasses.replace(spec.evaluation, every_epochs=settings.epochs)
     return narrow.checked(dataclasses.replace(spec, epochs=settings.epochs, steps=None, optimizer=optimizer, evaluation=evaluation))
@@ -246,9 +252,10 @@ def _on_labels(run: Origin, settings: Settings, after: finetune.After | None = N
 
 def _int8(run: Origin, place: Any, facts: dict[str, Any], settings: Settings, share: float = 0) -> None:
     if not runs.has_config(place):
-        module, views = objects.encoder(run.spec), objects.recipe(run.spec)
-        stored = compress.quantized(module, run.variables, calibration(run.spec, views, settings.calibrate))
-        _write_alone(run.spec, jax.device_get(stored), place, facts)
+        spec = narrow.with_encoder(run.spec, fake_int8=False)
+        module, views = objects.encoder(spec), objects.recipe(spec)
+        stored = compress.quantized(module, run.variables, calibration(spec, views, settings.calibrate))
+        _write_alone(spec, jax.device_get(stored), place, facts)
 
 
 def _int8qat(run: Origin, place: Any, facts: dict[str, Any], settings: Settings, share: float = 0) -> None:

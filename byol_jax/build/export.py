@@ -97,5 +97,6 @@ def export(
         raise ConfigError([f"--licence {licence}: stands on the card of --to hub; {kind} has no place for it"])
     if kind == "hub" and spec != read_spec(workdir):
         raise ConfigError(["--to hub: the card tells the run as it was; leave out --config.KEY=..."])
-    encoder = runs.load_encoder(workdir, step=step, spec=spec, floating=kind not in OF_8_BITS)
+    floating = kind not in OF_8_BITS or spec.encoder.fake_int8  # weights become constants, which qwix would not know for weights
+    encoder = runs.load_encoder(workdir, step=step, spec=spec, floating=floating)
     return FORMATS[kind](Order(encoder, Path(output), runs.checkpoint_note(workdir, step), folder(workdir), licence or "other"))

@@ -39,7 +39,7 @@ def narrower_spec(spec: Spec, module: Any, plan: compress.Plan) -> Spec:
         kept = {name: getattr(module, name) for name in ("layers", "hidden", "positions", "pooling", "dropout", "attention_dropout")}
         sizes = dataclasses.replace(spec.encoder.transformer, **kept, **plan.fields)
         found = with_encoder(spec, name="transformer", path=None, transformer=sizes)
-    if objects.encoder(found) != module.clone(**plan.fields):
+    if objects.float_encoder(found) != module.clone(**plan.fields):
         raise ConfigError(
             [f"encoder.name = {spec.encoder.name!r}: its model has what encoder.name = 'transformer' cannot say; take sparse or int8"]
         )

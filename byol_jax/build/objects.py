@@ -98,10 +98,11 @@ def num_classes(source: Any) -> Classes:
 
 def encoder(spec: Spec) -> nn.Module:
     """The backbone, a module ``(x, train) -> [B, D]``."""
-    return compress.fake_int8(_encoder(spec)) if spec.encoder.fake_int8 else _encoder(spec)
+    return compress.fake_int8(float_encoder(spec)) if spec.encoder.fake_int8 else float_encoder(spec)
 
 
-def _encoder(spec: Spec) -> nn.Module:
+def float_encoder(spec: Spec) -> nn.Module:
+    """The same, computing in its dtype even where ``encoder.fake_int8`` asks for 8 bits; the variables are the same."""
     chosen = spec.encoder
     if is_own(chosen.name):
         return _called("encoder.name", chosen.name, **chosen.args)
@@ -146,15 +147,17 @@ def steps(spec: Spec, examples: int) -> int:
     """Steps of the whole run on a data set of this many examples: full batches only, as in the official code.
 
     Raises:
-      ConfigError: not a single step.
+      ConfigError: not a single step, or fewer than its sparsity takes.
     """
-    if spec.steps is not None:
-        return spec.steps
     epochs = spec.epochs or 0
-    total = int(epochs * examples) // spec.batch_size
+    total = spec.steps or int(epochs * examples) // spec.batch_size
     if total < 1:
         text = f"epochs = {epochs} of {examples} examples make no batch of batch_size = {spec.batch_size}"
         raise ConfigError([f"{text}; take batch_size <= {int(epochs * examples)}, or set steps"])
+    sparsity, needed = spec.optimizer.sparsity, spec.optimizer.sparsity_steps
+    if sparsity and needed > total:
+        text = f"optimizer.sparsity_steps = {needed}: optimizer.sparsity = {sparsity} must be reached within the run of {total} steps"
+        raise ConfigError([f"{text}; nearest: {total}, better half of it, so that what is left can learn on"])
     return total
 
 

@@ -159,13 +159,13 @@ def load_encoder(
       step: of the checkpoint; None takes the latest.
       spec: the configuration; None reads the directory's own.
       mesh: devices to use; None takes all local ones.
-      floating: an encoder of 8 bits computes in float32, with the weights of 8 bits.
+      floating: an encoder of 8 bits computes in float32, with the weights of 8 bits; one trained as if with 8 bits with its own.
 
     Raises:
       ValueError: no run, no checkpoint, or one of another network.
     """
     spec = spec or read_spec(workdir)
-    module, views = objects.encoder(spec), objects.recipe(spec)
+    module, views = (objects.float_encoder if floating else objects.encoder)(spec), objects.recipe(spec)
     checkpoints = Checkpoints(folder(workdir) / "checkpoints", read_only=True)
     try:
         online = checkpoints.restore_raw(["online"], step)["online"]

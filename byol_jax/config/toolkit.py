@@ -70,10 +70,6 @@ def combinations(form: Form) -> Iterator[tuple[tuple[str, ...], str]]:
         if (value := getattr(method, name)) and not method.probe:
             text = f"method.{name} = {value}: it is of the probe, and needs method.probe = True"
             yield (f"method.{name}", "method.probe"), text
-    optimizer = form.optimizer
-    if optimizer.sparsity and form.steps is not None and optimizer.sparsity_steps > form.steps:
-        text = f"optimizer.sparsity_steps = {optimizer.sparsity_steps}: the sparsity must be reached within the run, steps = {form.steps}"
-        yield ("optimizer.sparsity_steps", "steps"), text
     if teacher.workdir is None:
         if teacher.similarity:
             yield ("method.teacher.similarity",), f"method.teacher.similarity = {teacher.similarity}: needs method.teacher.workdir"

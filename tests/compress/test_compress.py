@@ -204,10 +204,41 @@ def test_levels_are_trained_by_byol_and_go_on(images: str, tmp_path: Path) -> No
     for level in ("channels50", "sparse75", "int8qat_training"):
         lines = [json.loads(line) for line in (tmp_path / level / "metrics.jsonl").read_text().splitlines()]
         assert max(line["step"] for line in lines) == 12  # 3 epochs of 64 in batches of 16
+        chosen = build.read_spec(tmp_path / level).optimizer
+        assert chosen.learning_rate == pytest.approx(1e-4)
+        assert (chosen.sparsity, chosen.sparsity_steps) == ((0.75, 6) if level == "sparse75" else (0, 1000))
     kernel = np.asarray(variables_of(tmp_path / "sparse75")["params"]["stage0_block0"]["conv_0"]["kernel"])
     assert int((kernel == 0).sum()) == 432
     assert compress.is_int8(variables_of(tmp_path / "int8qat"))
     assert build.pretrain(build.read_spec(tmp_path / "sparse75"), tmp_path / "sparse75").step == 12
+
+
+def test_a_run_that_computed_as_if_with_8_bits_is_stored_as_any_other(images: str, tmp_path: Path) -> None:
+    levels_of(images, tmp_path / "first", "--levels", "int8qat", "--recover-epochs", "1", "--recover-rate", "0.1")
+    as_if = tmp_path / "first/int8qat_training"
+    assert build.read_spec(as_if).encoder.fake_int8
+    levels_of(str(as_if), tmp_path / "second", "--levels", "channels50,int8", "--recover-epochs", "0")
+    assert not build.read_spec(tmp_path / "second/int8").encoder.fake_int8
+    same = jax.tree.map(np.array_equal, variables_of(tmp_path / "first/int8qat"), variables_of(tmp_path / "second/int8"))
+    assert all(jax.tree.leaves(same))
+    spec = build.read_spec(tmp_path / "second/channels50")
+    assert (spec.encoder.fake_int8, spec.encoder.channels) == (True, (4,))
+    for kind in ("safetensors", "stablehlo"):
+        assert run("export", "--workdir", str(as_if), "--to", kind, "--output", str(tmp_path / f"a.{kind}")) == 0
+    pictures = data.digits("test", size=8).images[:5]
+    program = jax.export.deserialize(bytearray((tmp_path / "a.stablehlo").read_bytes()))
+    ours = build.load_encoder(as_if, floating=True)(pictures)
+    np.testing.assert_allclose(program.call(pictures), ours, rtol=1e-5, atol=1e-6)
+    rounded = build.load_encoder(as_if)(pictures)
+    assert 0 < np.abs(rounded - ours).max() < 0.1 * np.abs(ours).max()
+
+
+def test_zeros_stay_while_other_levels_are_trained(images: str, tmp_path: Path) -> None:
+    levels_of(images, tmp_path / "first", "--levels", "sparse75", "--recover-epochs", "2")
+    levels_of(str(tmp_path / "first/sparse75"), tmp_path / "second", "--levels", "channels50", "--recover-epochs", "1")
+    assert build.read_spec(tmp_path / "second/channels50").optimizer.sparsity == 0.75
+    kernel = np.asarray(variables_of(tmp_path / "second/channels50")["params"]["stage0_block0"]["conv_0"]["kernel"])
+    assert int((kernel == 0).sum()) == 108  # of 3x3x4x4
 
 
 def test_levels_are_trained_on_labels(images: str, tmp_path: Path) -> None:
