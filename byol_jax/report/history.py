@@ -64,8 +64,8 @@ def _curve(points: dict[int, float]) -> Curve:
 def headlines(curves: dict[str, Curve]) -> list[tuple[str, str]]:
     """(heading, last value) of each headline number that the run has."""
     last = {name: float(curve.values[-1]) for name, curve in curves.items()}
-    if curves:
-        last["step"] = 1 + max(int(curve.steps[-1]) for curve in curves.values())
+    if curves:  # the loss of step 0 is the first update's; what is evaluated at step 1 came after it
+        last["step"] = max(int(curve.steps[-1]) + (name == "loss") for name, curve in curves.items())
     return [(heading, form.format(last[name])) for name, heading, form in HEADLINES if name in last]
 
 

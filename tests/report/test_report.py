@@ -70,6 +70,8 @@ def test_metrics_are_read_back(tmp_path):
     assert found.keys() == {"loss"}
     assert (found["loss"].steps.tolist(), found["loss"].values.tolist()) == ([0, 4], [3.0, 1.5])
     assert history.headlines(found) == [("steps", "5"), ("loss (0 to 8)", "1.500")]
+    evaluated = found | {"knn_top1": history.Curve(np.array([0, 5]), np.array([0.5, 0.75]))}
+    assert history.headlines(evaluated) == [("steps", "5"), ("loss (0 to 8)", "1.500"), ("k-NN top-1", "75.0%")]
 
 
 def test_metrics_errors(tmp_path):
