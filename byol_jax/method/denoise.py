@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from byol_jax.method.loss import Metrics, cosines, normalize, regression
-from byol_jax.method.placement import AXIS
+from byol_jax.method.placement import AXIS, whole_batch
 
 if TYPE_CHECKING:
     from byol_jax.method.network import Outputs
@@ -74,7 +74,7 @@ class Denoised:
     def __call__(self, online: Outputs, target: Outputs, memory: dict[str, Any]) -> tuple[jax.Array, Metrics, dict[str, jax.Array]]:
         first, second = jax.lax.stop_gradient(target.projection)
         agreement = jnp.sum(normalize(first) * normalize(second), axis=-1).astype(jnp.float32)
-        lowest = jnp.quantile(jax.lax.all_gather(agreement, AXIS, tiled=True), self.share)
+        lowest = jnp.quantile(whole_batch(agreement), self.share)
         kept = jnp.minimum(self.decay, memory["batches"] / (memory["batches"] + 1)).astype(jnp.float32)
         threshold = kept * memory["threshold"] + (1 - kept) * lowest
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from byol_jax.method.placement import AXIS
+from byol_jax.method.placement import AXIS, whole_batch
 from byol_jax.method.precision import at_least_float32
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def contrastive_loss(beta: float, temperature: float) -> Loss:
 def _crowding(given_2xBxP: jax.Array, wanted_2xBxP: jax.Array, temperature: float) -> jax.Array:
     """The logarithm in equation 8, [2, B]: how close each example is to all others of the global batch, and to its own other view."""
     rows = given_2xBxP.shape[1]
-    everyone = jax.lax.all_gather(wanted_2xBxP, AXIS, axis=1, tiled=True)
+    everyone = whole_batch(wanted_2xBxP, axis=1)
     own = jax.lax.axis_index(AXIS) * rows + jnp.arange(rows)
     same = jnp.einsum("vip,vjp->vij", given_2xBxP, everyone) / temperature
     other = jnp.einsum("vip,vjp->vij", given_2xBxP, everyone[::-1]) / temperature
@@ -165,7 +165,7 @@ def similarity_loss(student: float, teacher: float) -> Loss:
 
     def loss(online: Outputs, target: Outputs) -> tuple[jax.Array, Metrics]:
         given, wanted = normalize(online.prediction), normalize(target.projection)
-        everyone = jax.lax.all_gather(wanted, AXIS, axis=1, tiled=True)
+        everyone = whole_batch(wanted, axis=1)
         log_student = jax.nn.log_softmax(jnp.einsum("vip,vjp->vij", given, everyone) / student)
         log_teacher = jax.nn.log_softmax(jnp.einsum("vip,vjp->vij", wanted, everyone) / teacher)
         divergence = jnp.sum(jnp.exp(log_teacher) * (log_teacher - log_student), axis=-1).mean(axis=1)

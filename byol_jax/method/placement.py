@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from byol_jax.method.state import ByolState
 
 AXIS = "data"
+WHOLE_BATCH = "whole_batch"  # stands in the names of a program's operations: what is gathered on purpose
 
 
 def data_mesh(mesh: Mesh | None) -> Mesh:
@@ -32,3 +33,9 @@ def born_replicated(fresh: Callable[..., ByolState], given: tuple[Any, ...], mes
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given))  # an outer jit compiles as it likes
     once = {"xla_backend_optimization_level": "0"} if mesh.devices.flat[0].platform == "cpu" and not traced else None
     return jax.jit(fresh, out_shardings=NamedSharding(mesh, P()), compiler_options=once)(*given)
+
+
+def whole_batch(rows: jax.Array, axis: int = 0) -> jax.Array:
+    """This device's rows along ``axis`` -> those of all devices, for a loss that compares an example with others than its own view."""
+    with jax.named_scope(WHOLE_BATCH):
+        return jax.lax.all_gather(rows, AXIS, axis=axis, tiled=True)

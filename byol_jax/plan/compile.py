@@ -16,6 +16,7 @@ from byol_jax import parallel
 from byol_jax.build import methods, objects
 from byol_jax.config import Spec
 from byol_jax.method import ByolState, init
+from byol_jax.method.placement import WHOLE_BATCH
 from byol_jax.plan import hlo
 from byol_jax.plan.inputs import Inputs
 from byol_jax.plan.topology import Topology
@@ -40,7 +41,8 @@ class Compiled:
         one turn, so all but the optimizer's part (for bytes: ``UPDATE_PASSES`` over the arguments; its operations are a thousandth) is
         taken as often as the loop turns.
       collectives: kind -> [how many in a step, bytes of their results].
-      strangers: collectives that are no all-reduce, and none that a split state needs: kind, bytes, and the part of the model.
+      strangers: collectives that are no all-reduce, and none that a split state or a loss over the whole batch needs: kind, bytes, and the
+        part of the model.
       gathered: parameters of both networks that the devices share and gather for a step; 0: each holds them whole.
       gradients, statistics: what must be reduced: gradients once, batch statistics of both views in each pass.
     """
@@ -167,7 +169,9 @@ def read(compiled: Any, loop: int, shard_state: bool = False) -> dict[str, Any]:
 
 
 def _needed(one: hlo.Collective, shard_state: bool) -> bool:
-    """What the networks themselves gather bears the name of a layer or of the loss behind that of the ``shard_map``."""
+    """Whether a step is meant to have it. What layers gather by mistake bears their name behind that of the ``shard_map``."""
+    if WHOLE_BATCH in one.name:
+        return True
     at_its_edge = one.name.endswith("/shard_map") if one.kind == GATHER else one.kind == SCATTER
     return one.kind == ALLOWED or (shard_state and at_its_edge)
 
