@@ -112,13 +112,24 @@ def compile_step(spec: Spec, topology: Topology, inputs: Inputs) -> Compiled:
         "statistics": _statistics(spec, state),
     }
     try:
-        compiled = lowered.compile()
+        compiled = _with_its_names(lowered)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return Compiled(**known, overflow=str(error), seconds=time.perf_counter() - began)
     loop = 1 if topology.devices[0].platform == "cpu" else spec.optimizer.accumulate  # the step unrolls it on a CPU
     return Compiled(**known, **read(compiled, loop, spec.optimizer.shard_state), seconds=time.perf_counter() - began)
+
+
+def _with_its_names(lowered: Any) -> Any:
+    """Compiled, though JAX's own cache may hold the same program with other names in it, of an older version: ``read`` goes by them."""
+    key = "jax_compilation_cache_include_metadata_in_key"
+    before = getattr(jax.config, key)
+    jax.config.update(key, True)
+    try:
+        return lowered.compile()
+    finally:
+        jax.config.update(key, before)
 
 
 def lower(spec: Spec, mesh: Mesh, inputs: Inputs) -> tuple[ByolState, Any]:

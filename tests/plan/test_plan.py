@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from byol_jax import build, cli, config, parallel, plan
+from byol_jax.method import placement
 from byol_jax.plan import cache, hlo, topology
 from byol_jax.plan import compile as compiling
 from byol_jax.plan.compile import compile_step, lower, size_of
@@ -118,7 +119,7 @@ def test_of_a_split_state_the_parameters_are_gathered_once_and_nothing_else(
     assert held - 64 < found.arguments < held + 1024  # and the batch
     beside = config.load(planned[0], [split, ("method.beta", "0.5")])
     assert compile_step(beside, topology.find("cpu:8"), look(beside)).faults() == []
-    monkeypatch.setattr(compiling, "WHOLE_BATCH", "a gather without this name is a mistake")
+    monkeypatch.setattr(placement, "WHOLE_BATCH", "by_mistake")  # the same program, which JAX's cache now holds, with another name
     (fault, *_) = compile_step(beside, topology.find("cpu:8"), look(beside)).faults()
     assert fault.startswith("all-gather of 1 x 1,024 bytes in jit(spread_step)/shard_map/")
 
