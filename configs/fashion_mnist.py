@@ -12,7 +12,8 @@ Expected: measured on 2 CPU cores, seed 0, top-1 % with all labels on 10,000 tes
     tfds       the same from TensorFlow Datasets, which downloads it
     resnet18   ResNet-18, 200 epochs, batch 512, the optimizer of the official small set-up (configs/imagenette.py). Measured in
                bfloat16 on one H200, k-NN with 10 neighbours: 60 epochs 96 s and 88.4%; 162 of the 200, 5.6 minutes and 90.5%
-    joint      BYOL on all images and a tenth of the labels together: a quarter of each batch is labelled (experiments/few_labels)
+    joint      BYOL on all images and a tenth of the labels together: a quarter of each batch is labelled (experiments/few_labels).
+               Measured on 2 CPU cores, seed 0, all labels given to k-NN (10 neighbours) 90.4% and to the linear classifier 89.8%
 """
 
 from __future__ import annotations

@@ -66,22 +66,26 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    colours = dict(zip(dict.fromkeys(row["run"] for row in rows), ("C0", "C1", "C2", "C3", "C4"), strict=False))
+    markers = dict(zip(dict.fromkeys(row["level"] for row in rows if row["level"] != ORIGINAL), "osDv^<>P", strict=False))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for axis, (name, label) in zip(
         axes, (("size", "size on disk, of the original's"), ("faster", "times as fast as the original")), strict=True
     ):
-        for run, marker in zip(dict.fromkeys(row["run"] for row in rows), "os^Dv", strict=False):
-            mine = [row for row in rows if row["run"] == run and row["level"] != ORIGINAL]  # nothing lost, size and speed 1
-            lost, error = zip(*(row["linear_lost"] for row in mine), strict=True)
-            axis.errorbar([row[name] for row in mine], lost, error, fmt=marker, capsize=2, label=run)
-            for row in mine:
-                height = -9 if row["level"] == "int8qat" else 3  # of the two kinds of 8 bits one name above, one below
-                axis.annotate(row["level"], (row[name], row["linear_lost"][0]), (4, height), textcoords="offset points", fontsize=7)
+        for row in rows:
+            if row["level"] != ORIGINAL:  # nothing lost, size and speed 1
+                lost, error = row["linear_lost"]
+                marker, colour = markers[row["level"]], colours[row["run"]]
+                axis.errorbar(row[name], lost, error, fmt=marker, color=colour, markersize=7, alpha=0.8, elinewidth=1, capsize=2)
+        axis.plot(1, 0, "x", color="gray")
         axis.set(xlabel=label, ylabel="points of linear accuracy lost")
-        axis.plot(1, 0, "x", color="gray", label="original")
         axis.axhline(0, color="gray", linewidth=0.5)
-    axes[0].legend(fontsize=8)
+    names = [Line2D([], [], color=colour, linewidth=4, label=run) for run, colour in colours.items()]
+    names += [Line2D([], [], color="black", marker=marker, linestyle="", label=level) for level, marker in markers.items()]
+    names.append(Line2D([], [], color="gray", marker="x", linestyle="", label=ORIGINAL))
+    figure.legend(handles=names, fontsize=8, loc="outside right upper")
     figure.savefig(path, dpi=120)
 
 
