@@ -110,8 +110,9 @@ def test_memory_of_a_device_and_of_a_program() -> None:
 
 def test_the_share_of_the_peak() -> None:
     h100: Any = SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")
+    cpu: Any = SimpleNamespace(device_kind="cpu")
     assert compiler.share_of_peak(989e12, 2.0, [h100, h100]) == pytest.approx(0.25)
-    assert compiler.share_of_peak(1.0, 1.0, [h100, SimpleNamespace(device_kind="cpu")]) is None  # type: ignore[list-item]
+    assert compiler.share_of_peak(1.0, 1.0, [h100, cpu]) is None
 
 
 def test_without_the_official_form_its_ratio_is_none() -> None:
@@ -179,9 +180,9 @@ def test_the_table_and_the_line(tmp_path: Path) -> None:
     )
     facts = {"flops": 2e9, "share_of_bf16_peak": 0.125, "memory": 3 * 2**20, "memory_from": "the compiler"}
     found = result.Result(rows, {result.OFFICIAL: "four passes", "lightly": "lightly"}, facts)
-    console = Console(width=160, record=True, file=open(tmp_path / "screen", "w"))  # noqa: SIM115
-    console.print(found.table("step: x"), *found.sentences(), sep="\n")
-    console.file.close()
+    with (tmp_path / "screen").open("w") as screen:
+        console = Console(width=160, record=True, file=screen)
+        console.print(found.table("step: x"), *found.sentences(), sep="\n")
     text = console.export_text()
     for words in (
         "500.0",

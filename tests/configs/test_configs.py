@@ -18,17 +18,32 @@ from tests.data.words import learned
 
 FOLDER = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+RECIPES = ["e40", "e100", "e300", "e1000", "b512"]
+NETWORKS = [f"r{name}" for name in ("18", "34", "50x2", "50x3", "50x4", "101", "101x2", "101x3", "152", "152x2", "152x3", "200", "200x2")]
+NETWORKS += ["vit_s16", "vit_b16"]
 VARIANTS = {
-    "imagenet": (
-        "e40 e100 e300 e1000 b512 r18 r34 r50x2 r50x3 r50x4 r101 r101x2 r101x3 r152 r152x2 r152x3 r200 r200x2 vit_s16 vit_b16".split()  # noqa: SIM905
-    ),
+    "imagenet": [*RECIPES, *NETWORKS],
     "digits": ["adversarial", "denoised", "student", "sparse", "int8qat"],
     "fashion_mnist": ["tfds", "joint"],
     "cifar10": ["e200", "small"],
     "text_small": ["spam", "spam_joint", "lee", "minilm", "faq", "tweets", "movies"],
 }
 ALL = NAMES + [f"{name}:{variant}" for name, variants in VARIANTS.items() for variant in variants]
-TOP_LEVEL = set("seed batch_size epochs steps data views text encoder method optimizer checkpoint evaluation logging".split())  # noqa: SIM905
+TOP_LEVEL = {
+    "seed",
+    "batch_size",
+    "epochs",
+    "steps",
+    "data",
+    "views",
+    "text",
+    "encoder",
+    "method",
+    "optimizer",
+    "checkpoint",
+    "evaluation",
+    "logging",
+}
 
 # Encoder parameters in millions: the column "Param." of the paper's Table 1.
 TABLE_1 = {

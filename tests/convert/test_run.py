@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -129,7 +130,7 @@ def test_a_step_goes_on_with_the_momentum_and_the_schedules(tiny_run: SimpleName
     assert (int(after.step), int(after.opt_state[3].count)) == (1235, 1235)
     old, trace = before.opt_state[2].trace, after.opt_state[2].trace
     still = before.opt_state[:2] + (before.opt_state[2]._replace(trace=jax.tree.map(jnp.zeros_like, old)),) + before.opt_state[3:]
-    fresh = step(before.replace(opt_state=still), batch)[0].opt_state[2].trace  # type: ignore[attr-defined]
+    fresh = step(dataclasses.replace(before, opt_state=still), batch)[0].opt_state[2].trace
     rate = metrics["learning_rate"]
 
     def check(was: Any, now: Any, new: Any, p0: Any, p1: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,10 +41,10 @@ def under(prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def module_of(weights: convert.Weights, **changes: object) -> models.ResNet:
-    fields = weights.encoder | changes
+    fields: dict[str, Any] = weights.encoder | changes
     parts = (fields["stages"], fields["channels"])
     options = {key: fields[key] for key in ("block", "width", "stem_channels", "padding", "shortcut")}
-    return models.resnet(*parts, small_inputs=fields["stem"] == "small", **options)  # type: ignore[arg-type]
+    return models.resnet(*parts, small_inputs=fields["stem"] == "small", **options)
 
 
 def embedded(module: models.ResNet, variables: dict, images: np.ndarray) -> np.ndarray:
