@@ -32,6 +32,7 @@ from byol_jax.evaluate.progress import tracked
 from byol_jax.evaluate.sgd import MOMENTUM
 from byol_jax.method.norms import check_norms
 from byol_jax.method.optimizer import is_weight
+from byol_jax.method.placement import mean_over_devices
 from byol_jax.method.probe import cross_entropy
 from byol_jax.method.schedules import cosine
 
@@ -162,7 +163,7 @@ def make_step(
             return value, (changed.get("batch_stats", {}), value)
 
         grads, (stats, value) = jax.grad(objective, has_aux=True)(variables["params"])
-        grads, value = jax.lax.pmean((grads, value), parallel.AXIS)
+        grads, value = mean_over_devices((grads, value))
         return grads, stats, value
 
     # check_vma=False as in method/step.py: with it the gradients would be summed over the devices before the mean.

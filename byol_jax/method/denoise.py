@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from byol_jax.method.loss import Metrics, cosines, normalize, regression
-from byol_jax.method.placement import AXIS, whole_batch
+from byol_jax.method.placement import mean_over_devices, whole_batch
 
 if TYPE_CHECKING:
     from byol_jax.method.network import Outputs
@@ -80,7 +80,7 @@ class Denoised:
 
         trusted = agreement >= threshold if self.softness == 0 else jax.nn.sigmoid((agreement - threshold) / self.softness)
         weight = jnp.where(memory["batches"] < self.warmup, jnp.ones_like(agreement), trusted.astype(jnp.float32))
-        mean = jax.lax.pmean(weight.mean(), AXIS)
+        mean = mean_over_devices(weight.mean())
         terms = self.shape(regression(online.prediction, target.projection[::-1]))
         loss = (terms * weight.astype(terms.dtype)).mean(axis=1).sum() / jnp.maximum(mean, 1e-6).astype(terms.dtype)
         metrics = {**cosines(online, target), "dropped": 1 - mean, "threshold": threshold}

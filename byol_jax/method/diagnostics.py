@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from byol_jax.method.loss import normalize
+from byol_jax.method.placement import mean_over_devices
 
 
 def embedding_std(z: jax.Array, axis_name: str | None = None) -> jax.Array:
@@ -19,9 +20,9 @@ def embedding_std(z: jax.Array, axis_name: str | None = None) -> jax.Array:
     """
     z = normalize(z)
     center = z.mean(axis=0)
-    center = center if axis_name is None else jax.lax.pmean(center, axis_name)
+    center = center if axis_name is None else mean_over_devices(center, axis_name)
     variance = jnp.square(z - center).mean(axis=0)
-    variance = variance if axis_name is None else jax.lax.pmean(variance, axis_name)
+    variance = variance if axis_name is None else mean_over_devices(variance, axis_name)
     return jnp.sqrt(variance).mean() * z.shape[-1] ** 0.5
 
 

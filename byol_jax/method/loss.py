@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from byol_jax.method.placement import AXIS, whole_batch
+from byol_jax.method.placement import AXIS, mean_over_devices, whole_batch
 from byol_jax.method.precision import at_least_float32
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _standardize(x_VxBxP: jax.Array, over: str) -> jax.Array:
 
 
 def _batch_mean(x_VxBxP: jax.Array) -> jax.Array:
-    return jax.lax.pmean(x_VxBxP.mean(axis=1, keepdims=True), AXIS)
+    return mean_over_devices(x_VxBxP.mean(axis=1, keepdims=True))
 
 
 def contrastive_loss(beta: float, temperature: float) -> Loss:

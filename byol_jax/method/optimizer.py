@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 Rate = float | Callable[[Any], Any]  # a number, or a schedule by step
@@ -38,10 +39,25 @@ def lars(
     """
     return optax.chain(
         optax.add_decayed_weights(weight_decay, is_weight),
-        optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), is_weight),
+        optax.masked(_trust_ratio(trust_coefficient), is_weight),
         optax.trace(momentum),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _trust_ratio(coefficient: float) -> optax.GradientTransformation:
+    """Each update times coefficient |p| / |u|, or 1 where either norm is 0.
+
+    ``optax.scale_by_trust_ratio`` ends in the same numbers. It could be differentiated through, and pays for that with every norm taken
+    twice, the second time of a copy.
+    """
+
+    def scale(update: jax.Array, param: jax.Array) -> jax.Array:
+        of_param, of_update = jnp.linalg.norm(param), jnp.linalg.norm(update)
+        ratio = jnp.where((of_param > 0) & (of_update > 0), coefficient * of_param / of_update, 1)
+        return update * ratio.astype(update.dtype)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, params))
 
 
 def adamw(

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from byol_jax.method.placement import mean_over_devices
+
 LabelLoss = Callable[[jax.Array, jax.Array], jax.Array]  # (logits [B, C], labels int[B]) -> [B]
 
 
@@ -43,7 +45,7 @@ def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
 
 def labelled_share(labels: jax.Array, axis_name: str) -> jax.Array:
     """The share of rows with a label (0 or more) in the global batch; inside ``shard_map``, of this device's int[B]."""
-    return jax.lax.pmean((labels >= 0).mean(dtype=jnp.float32), axis_name)
+    return mean_over_devices((labels >= 0).mean(dtype=jnp.float32), axis_name)
 
 
 def probe_metrics(logits: jax.Array, labels: jax.Array, share: jax.Array, loss: LabelLoss = cross_entropy()) -> dict[str, jax.Array]:

@@ -26,7 +26,7 @@ from byol_jax.method.diagnostics import embedding_std
 from byol_jax.method.network import Byol, Outputs
 from byol_jax.method.norms import apply_to_views, check_norms
 from byol_jax.method.passes import Pass
-from byol_jax.method.placement import AXIS, born_replicated, data_mesh
+from byol_jax.method.placement import AXIS, born_replicated, data_mesh, mean_over_devices
 from byol_jax.method.state import ByolState
 from byol_jax.method.supervision import head_metrics, labelled_shares, labels_of, loss_names
 
@@ -201,7 +201,7 @@ def _gradients(
         return (online_stats, target_stats, memory), (grads, metrics)
 
     carried, (grads, metrics) = mean_over_parts(micro_step, _carried(state), micro_batches((batch, keys), accumulate), accumulate, unroll)
-    grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
+    grads, metrics = mean_over_devices((grads, metrics))
     return grads, carried, metrics
 
 
@@ -212,7 +212,7 @@ def _metrics_alone(
     shares = labelled_shares(batch, method.num_classes, AXIS) if method.num_classes else None
     objective, _ = _prepared(method, augment, apply, devices, state, _carried(state), shares, batch, keys)
     _, (_, metrics) = objective(state.trained)
-    return jax.lax.pmean(metrics, AXIS)
+    return mean_over_devices(metrics)
 
 
 def _carried(state: ByolState) -> tuple[Any, Any, Any]:

@@ -121,8 +121,8 @@ def _backward(
 
 
 def _over_devices(first: jax.Array, second: jax.Array, axis_name: Any) -> tuple[jax.Array, jax.Array]:
-    """The means over the devices of two vectors, in one message."""
-    if axis_name is None:
+    """The means over the devices of two vectors, in one message, which one device does not send."""
+    if axis_name is None or jax.lax.axis_size(axis_name) == 1:
         return first, second
     both = jax.lax.pmean(jnp.stack([first, second]), axis_name)
     return both[0], both[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import chex
@@ -13,6 +14,7 @@ import pytest
 from flax import linen as nn
 
 from byol_jax import method as m
+from byol_jax.models import resnet
 
 EMA = m.ema_decay(0.9, 10)
 RATE = m.warmup_cosine(1.0, batch_size=16, steps=10, warmup_steps=2)
@@ -106,6 +108,16 @@ def test_views_come_one_after_the_other_on_a_cpu_alone(method, batch, mesh) -> N
         return jax.jit(m.make_train_step(method, tx, ema=EMA, mesh=mesh(1), **options)).lower(state, batch).as_text()
 
     assert program() == program(stack_views=False) != program(stack_views=True)
+
+
+@pytest.mark.parametrize(("devices", "talk"), [(1, False), (2, True)])
+def test_one_device_sends_no_message(method, batch, mesh, devices, talk) -> None:
+    """A ResNet's batch statistics, gradients and metrics."""
+    head = m.MLP(8, 4, norm="none")
+    method, tx = dataclasses.replace(method, encoder=resnet((1,), (8,)), projector=head, predictor=head), m.sgd(0.1)
+    state = m.init(method, tx, jax.random.key(1), batch, mesh=mesh(devices))
+    text = jax.jit(m.make_train_step(method, tx, ema=EMA, mesh=mesh(devices))).lower(state, batch).as_text()
+    assert ("stablehlo.all_reduce" in text) is talk
 
 
 def test_accumulation_is_the_mean_over_interleaved_micro_batches(method, batch, mesh) -> None:
