@@ -18,6 +18,7 @@ from byol_jax.convert.export import write_facts
 from byol_jax.convert.stablehlo import INSIDE, forward, signature
 from byol_jax.convert.state_dict import needed
 from byol_jax.convert.weights import ConvertError
+from byol_jax.models.forms import as_jax_has_it
 from byol_jax.models.resnet import ResNet, standardized
 from byol_jax.views import Views
 
@@ -85,22 +86,6 @@ def _pools_pad_first() -> Iterator[None]:
         yield
     finally:
         nn.max_pool = pool
-
-
-@contextmanager
-def as_jax_has_it() -> Iterator[None]:
-    """Within it what has a form for each platform takes a TPU's, which is JAX's own, or its default: a file has no platform yet."""
-    lax: Any = jax.lax
-    chosen = lax.platform_dependent
-
-    def one_form(*args: Any, default: Callable[..., Any], **forms: Callable[..., Any]) -> Any:
-        return forms.get("tpu", default)(*args)
-
-    lax.platform_dependent = one_form
-    try:
-        yield
-    finally:
-        lax.platform_dependent = chosen
 
 
 def _converted(converter: Any, run: Callable[[jax.Array], jax.Array], size: int, name: str) -> bytes:

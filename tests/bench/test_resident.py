@@ -82,3 +82,16 @@ def test_a_process_sends_its_part_of_the_noise(spec: Spec, monkeypatch: pytest.M
     batch = setup.assemble(spec, synthetic=True).batch
     for name in ("image", "label"):
         np.testing.assert_array_equal(batch[name], whole[name][4:8])
+
+
+@pytest.mark.parametrize(("form", "barrier", "convolutions"), [(step.ours, True, 2), (step.official, False, 5)])
+def test_the_official_form_takes_jaxs_own_layers(
+    spec: Spec, form: Callable[[setup.Setup], step.Program], barrier: bool, convolutions: int
+) -> None:
+    """A norm's way back has a barrier in our form, and a convolution of one pixel is a product. The others are computed in four passes;
+    two go back, to each kernel, and to each input but the stem's."""
+    small = dataclasses.replace(spec.encoder, block="bottleneck", stages=(1,), channels=(16,), stem="small")
+    program = form(setup.assemble(dataclasses.replace(spec, encoder=small), synthetic=True))
+    text = program.traced.lower().as_text()
+    assert ("optimization_barrier" in text) is barrier
+    assert text.count("stablehlo.convolution") == 4 * convolutions + 2 * (2 * convolutions - 1)

@@ -46,7 +46,7 @@ def test_step_with_the_official_form(config: str, capsys: pytest.CaptureFixture[
         "augment, alone",
         "forward + backward, the rest",
         "update, alone",
-        "official form: four passes, XLA's convolutions",
+        "official form: four passes, JAX's own layers",
     }
     # Nearly all products are the first layer's, 192 pixels to 32: forward for 2 views in 2 networks, backward for the weights of one.
     products = (4 + 2) * 8 * 2 * 192 * 32

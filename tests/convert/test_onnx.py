@@ -13,8 +13,9 @@ import pytest
 from flax import linen as nn
 
 from byol_jax import convert, evaluate, models, views
-from byol_jax.convert.onnx import as_jax_has_it, convertible, to_onnx
+from byol_jax.convert.onnx import convertible, to_onnx
 from byol_jax.convert.stablehlo import forward
+from byol_jax.models.forms import as_jax_has_it
 from byol_jax.models.resnet import StandardizedConv
 
 RECIPE = views.Views(size=12, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 0.5))
