@@ -76,7 +76,7 @@ def lap(call: Callable[[], Any], times: int = 1) -> Lap:
 def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int, least: float = LEAST) -> dict[str, Timed]:
     """Times every call once a round, ``repeats`` rounds, after a call each that compiles and is not counted.
 
-    Nor is the first call of a turn: after another program's a ResNet-50's step took 15% longer on a CPU (pages that the other had left).
+    Nor is the first call of a turn: after another program's a ResNet-50's step took 15% longer on a CPU, mostly system time.
 
     Args:
       least: seconds that a repeat measures; a call that takes less is made more than once.
