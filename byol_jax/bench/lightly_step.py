@@ -66,6 +66,20 @@ def optimizer(spec: Spec, online: nn.Sequential) -> torch.optim.Optimizer:
     return LARS(groups, lr=rate, momentum=chosen.momentum, trust_coefficient=chosen.trust_coefficient)
 
 
+class Begun:
+    """What the device was given until now."""
+
+    def __init__(self, device: str) -> None:
+        self._end = torch.cuda.Event() if device == "cuda" else None
+        if self._end is not None:
+            self._end.record()
+
+    def block_until_ready(self) -> None:
+        """Waits for that, and not for what was given later."""
+        if self._end is not None:
+            self._end.synchronize()
+
+
 class Step:
     """A training step on two random views that lie on the device. A call begins one; ``jax.block_until_ready`` of what it returns ends it.
 
@@ -103,7 +117,7 @@ class Step:
             return f"not compiled ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
         return "compiled"
 
-    def __call__(self) -> Step:
+    def __call__(self) -> Begun:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.low):
             value = loss(*self.calls, *self.views)
         self.optimizer.zero_grad()
@@ -111,12 +125,7 @@ class Step:
         self.optimizer.step()
         update_momentum(self.online[:2], self.target, m=self.tau)
         self.loss = value.detach()
-        return self
-
-    def block_until_ready(self) -> None:
-        """Waits for the device."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+        return Begun(self.device)
 
 
 def device() -> str:

@@ -68,22 +68,23 @@ def augmentation(setup: Setup) -> Callable[[], Any]:
 def update(setup: Setup) -> Callable[[], Any]:
     """Optimizer and target alone, with gradients that are a thousandth of the parameters."""
 
-    def change(state: ByolState, grads: Any) -> ByolState:
+    def change(state: ByolState, grads: Any) -> tuple[ByolState, jax.Array]:
         updates, opt_state = setup.tx.update(grads, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         stats = state.target.get("batch_stats", {})
         follower, _ = setup.method.follower.move(state.target, stats, trained["online"], partial(setup.ema, state.step))
         online = {**state.online, "params": trained["online"]}
-        return ByolState(state.step + 1, online, follower, opt_state, trained["probe"], state.memory)
+        changed = ByolState(state.step + 1, online, follower, opt_state, trained["probe"], state.memory)
+        return changed, changed.step  # apart from the state, which the next call takes away: to wait for
 
     held = {"state": setup.state()}
     where = start.layout(held["state"], setup.mesh, setup.spec.optimizer.shard_state)
-    jitted = jax.jit(change, donate_argnums=0, out_shardings=where)
+    jitted = jax.jit(change, donate_argnums=0, out_shardings=(where, where.step))
     grads = jax.tree.map(lambda x: 1e-3 * x, held["state"].trained)
 
     def call() -> jax.Array:
-        held["state"] = jitted(held["state"], grads)
-        return held["state"].step
+        held["state"], count = jitted(held["state"], grads)
+        return count
 
     return call
 

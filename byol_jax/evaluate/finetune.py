@@ -214,9 +214,12 @@ def train(
     schedule, decay = cosine(setting.rate, batch_size=size, steps=total), jnp.float32(setting.weight_decay / setting.rate)
     shard = Shard(jax.process_index(), jax.process_count())
     with contextlib.closing(train_batches(source, recipe, batch_size=size, seed=seed, shard=shard)) as stream:
+        before = None
         for number, batch in enumerate(tracked(itertools.islice(stream, total), total, f"fine-tuning, {setting.name}")):
             batch = batch if targets is None else {**batch, "label": targets[batch["label"]]}
-            state, _ = step(state, parallel.to_global(batch, mesh), schedule(number), decay)
+            state, loss = step(state, parallel.to_global(batch, mesh), schedule(number), decay)
+            jax.block_until_ready(before)  # as in pretraining: the device has its next batch, and no heap of them
+            before = loss
     return Encoder(network, state.variables, encoder.views)
 
 

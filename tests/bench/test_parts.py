@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import multiprocessing
 import sys
@@ -23,7 +24,7 @@ from rich.console import Console
 from byol_jax import bench
 from byol_jax.bench import compiler, result
 from byol_jax.bench import input as bench_input
-from byol_jax.bench.timing import Lap, Timed, in_turns, ratio, take_turns, what_is_left
+from byol_jax.bench.timing import Lap, Timed, in_turns, lap, ratio, take_turns, what_is_left
 from byol_jax.config import ConfigError, load
 
 
@@ -63,6 +64,22 @@ def test_short_calls_are_made_more_than_once(monkeypatch: pytest.MonkeyPatch) ->
 
     assert in_turns({"step": call}, 2, least=0.2)["step"].seconds == (0.0625, 0.0625)
     assert now[0] == 0.0625 * (2 + 2 * (1 + 4))
+
+
+def test_two_calls_at_most_are_on_their_way() -> None:
+    told: list[str] = []
+
+    class Made:
+        def __init__(self, number: int) -> None:
+            self.number = number
+            told.append(f"begun {number}")
+
+        def block_until_ready(self) -> None:
+            told.append(f"awaited {self.number}")
+
+    numbers = itertools.count()
+    lap(lambda: Made(next(numbers)), times=3)
+    assert told == ["begun 0", "begun 1", "awaited 0", "begun 2", "awaited 1", "awaited 2"]
 
 
 @pytest.mark.parametrize("devices", [1, 4])

@@ -110,6 +110,27 @@ def test_train_is_optax_sgd_along_a_cosine(encoder):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again.variables), jax.device_get(tuned.variables))
 
 
+def test_two_steps_at_most_are_on_their_way(encoder, monkeypatch):
+    """Else the batches of the steps to come heap up on the device, and several CPU devices stand still from the 33rd on."""
+    told = []
+
+    class Loss:
+        def __init__(self, number):
+            self.number = number
+
+        def block_until_ready(self):
+            told.append(f"awaited {self.number}")
+
+    def step(state, batch, rate, decay):
+        number = sum(word.startswith("begun") for word in told)
+        told.append(f"begun {number}")
+        return state, Loss(number)
+
+    monkeypatch.setattr(tuning, "_shared_step", lambda *_: step)
+    train(encoder, coloured(24, 0), Setting(0.2, epochs=1), 3, batch_size=8, seed=7)
+    assert told == ["begun 0", "begun 1", "awaited 0", "begun 2", "awaited 1"]
+
+
 def test_numbers_of_the_paper():
     grid = semi_supervised_grid()
     assert {(s.rate, s.epochs, s.weight_decay) for s in grid} == {(r, e, 0.0) for r in (0.01, 0.02, 0.05, 0.1, 0.005) for e in (30, 50)}
