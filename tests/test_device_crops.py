@@ -51,7 +51,9 @@ def windows(view: views.View, height: int, width: int, count: int) -> tuple[np.n
 
     @tf.function
     def sample(seeds):
-        one = lambda seed: vision.sample_window(vision.draw(seed)[0], tf.constant(height), tf.constant(width), view)  # noqa: E731
+        def one(seed):
+            return vision.sample_window(vision.draw(seed)[0], tf.constant(height), tf.constant(width), view)
+
         return tf.map_fn(one, seeds, fn_output_signature=tf.int32, parallel_iterations=1)
 
     return np.asarray(device, np.float64), sample(seeds).numpy().astype(np.float64)

@@ -153,7 +153,9 @@ def test_crop_windows_follow_the_official_distribution(size):
 
     @tf.function
     def sample(seeds):
-        one = lambda seed: vision.sample_window(vision.draw(seed)[0], *map(tf.constant, size), views.View())  # noqa: E731
+        def one(seed):
+            return vision.sample_window(vision.draw(seed)[0], *map(tf.constant, size), views.View())
+
         return tf.map_fn(one, seeds, fn_output_signature=tf.int32, parallel_iterations=1)
 
     ours = sample(tf.constant(seeds, tf.int64)).numpy()

@@ -71,7 +71,10 @@ def stat_at(stats: dict, module: str) -> np.ndarray:
 def load(name: str) -> SimpleNamespace:
     with np.load(GOLDEN / f"f_{name}.npz") as file:
         golden = dict(file)
-    parse = lambda key: json.loads(golden[key].tobytes())  # noqa: E731
+
+    def parse(key):
+        return json.loads(golden[key].tobytes())
+
     return SimpleNamespace(
         name=name,
         golden=golden,
@@ -85,7 +88,10 @@ def load(name: str) -> SimpleNamespace:
 def build(fixture: SimpleNamespace, dtype: type) -> m.Byol:
     net = fixture.config["network_config"]
     encoder = getattr(models, net["encoder_class"].lower())(width=net["encoder_config"]["width_multiplier"], dtype=dtype)
-    head = lambda who: m.MLP(net[f"{who}_hidden_size"], net["projector_output_size"], dtype=dtype)  # noqa: E731
+
+    def head(who):
+        return m.MLP(net[f"{who}_hidden_size"], net["projector_output_size"], dtype=dtype)
+
     return m.Byol(encoder, head("projector"), head("predictor"), num_classes=fixture.config["num_classes"])
 
 
@@ -134,7 +140,9 @@ def forward(fixture: SimpleNamespace, dtype: type) -> dict:
         outputs[f"{key}projection{suffix}"], outputs[f"{key}prediction{suffix}"] = made.projection, made.prediction
         outputs[f"{key}logits{suffix}"] = made.embedding @ probe["kernel"] + probe["bias"]
 
-    bare = lambda tree: {name: tree[name] for name in ("encoder", "projector", "predictor")}  # noqa: E731
+    def bare(tree):
+        return {name: tree[name] for name in ("encoder", "projector", "predictor")}
+
     record("eval/", evaluate({"params": bare(online), "batch_stats": running(fixture, dtype, zero=False)}, batch["view1"]), online["probe"])
     for who, tree in (("online", online), ("target", target)):
         made, stats = train({"params": bare(tree), "batch_stats": running(fixture, dtype, zero=True)}, views)
@@ -163,7 +171,10 @@ def steps(fixture: SimpleNamespace, dtype: type, part: str, *, devices: int, cou
         lambda k: logged[k - first], weight_decay=lars["weight_decay"], momentum=lars["momentum"], trust_coefficient=lars["eta"]
     )
     tx = optax.chain(optax.trace(decay=0.0), optimizer)
-    ema = lambda k: m.ema_decay(config["base_target_ema"], config["max_steps"])(k.astype(dtype))  # noqa: E731
+
+    def ema(k):
+        return m.ema_decay(config["base_target_ema"], config["max_steps"])(k.astype(dtype))
+
     method, mesh = build(fixture, dtype), mesh_of(devices)
     # In one pass, as accelerators compute it; test_step.py holds the two passes of a CPU to that.
     step = as_users_do(m.make_train_step(method, tx, ema=ema, mesh=mesh, log={"learning_rate": rate}, stack_views=True))

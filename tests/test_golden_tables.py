@@ -56,7 +56,10 @@ def test_names_and_shapes(name: str) -> None:
 
 def test_sizes_of_the_paper() -> None:
     """Parameters with 4096-256 heads, from the official code: ResNet-50 1x has 23.5 million in its encoder."""
-    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+
+    def count(tree):
+        return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
     state = ours("ResNet50_1x", TABLES["ResNet50_1x"]["params"])
     params = state.online["params"]
     assert [count(params[k]) for k in ("encoder", "projector", "predictor")] == [23_508_032, 9_449_472, 2_109_440]

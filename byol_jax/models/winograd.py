@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 Grid = list[list[jax.Array]]
@@ -57,8 +58,11 @@ three_by_three.defvjp(_forward, _backward)
 def pays(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether it is faster on a CPU than XLA's convolution, or than slices and one product, and no less exact.
 
-    It is not for few rows or columns of the products; nor where a side is so small, and odd, that the last tiles are mostly empty.
+    It is not for few rows or columns of the products; nor where a side is so small, and odd, that the last tiles are mostly empty. Nor is
+    it taken where a file leaves the number of rows open.
     """
+    if jax.export.is_symbolic_dim(x.shape[0]):
+        return False
     rows = x.shape[0] * _count(x.shape[1]) * _count(x.shape[2])
     products, defined = 16 * rows, 9 * x.shape[0] * x.shape[1] * x.shape[2]
     large = rows >= TILES and min(kernel.shape[2:]) >= CHANNELS and products <= SHARE * defined

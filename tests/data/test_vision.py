@@ -24,7 +24,10 @@ def grid(height: int = 5, width: int = 5) -> np.ndarray:
 def numbers(n: int = 2000) -> dict[str, np.ndarray]:
     """The uniform numbers of n examples, both views: [2, n] by name."""
     seeds = order.example_seed(0, np.zeros(n, np.int64), np.arange(n))
-    one = lambda seed: tf.stack([tf.stack([view[name] for name in vision._DRAWS]) for view in vision.draw(seed)])  # noqa: E731
+
+    def one(seed):
+        return tf.stack([tf.stack([view[name] for name in vision._DRAWS]) for view in vision.draw(seed)])
+
     rows = tf.function(lambda seeds: tf.map_fn(one, seeds, fn_output_signature=tf.float32))(tf.constant(seeds)).numpy()
     return {name: rows[:, :, place].T for place, name in enumerate(vision._DRAWS)}
 

@@ -24,7 +24,10 @@ ONLINE, TARGET = (
 def on_devices(loss: m.Loss, mesh: Mesh, online: m.Outputs = ONLINE, target: m.Outputs = TARGET) -> jax.Array:
     """The loss as a training step computes it: the mean over devices of what each makes of its rows."""
     rows = P(None, "data")
-    local = lambda *pair: jax.lax.pmean(loss(*pair)[0], "data")  # noqa: E731
+
+    def local(*pair):
+        return jax.lax.pmean(loss(*pair)[0], "data")
+
     return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(rows, rows), out_specs=P(), check_vma=False))(online, target)
 
 

@@ -71,7 +71,9 @@ def test_one_step_adds_the_sign_of_the_gradient(method, batch, mesh) -> None:
 
 
 def test_more_steps_and_a_larger_ball_raise_the_loss(method, batch, mesh) -> None:
-    of = lambda **options: one_step(dataclasses.replace(method, passes=adversary(**options)), batch, mesh(1))[2]["loss"]  # noqa: E731
+    def of(**options):
+        return one_step(dataclasses.replace(method, passes=adversary(**options)), batch, mesh(1))[2]["loss"]
+
     clean_loss = one_step(method, batch, mesh(1))[2]["loss"]
     assert clean_loss < of(steps=1) < of(steps=8)
 

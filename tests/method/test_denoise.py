@@ -25,7 +25,10 @@ AGREEMENT = np.cos(ANGLES)
 
 def call(loss: m.MemoryLoss, mesh, memory=None):
     """The loss as a step computes it, the mean over devices, with metrics and the new memory."""
-    local = lambda memory, *pair: jax.lax.pmean(loss(*pair, memory), "data")  # noqa: E731
+
+    def local(memory, *pair):
+        return jax.lax.pmean(loss(*pair, memory), "data")
+
     rows = P(None, "data")
     over = jax.shard_map(local, mesh=mesh, in_specs=(P(), rows, rows), out_specs=P(), check_vma=False)
     return jax.device_get(jax.jit(over)(loss.start() if memory is None else memory, ONLINE, TARGET))

@@ -129,7 +129,10 @@ def test_probe_metrics_are_means_over_the_labelled_rows_of_all_devices() -> None
     logits = jax.nn.one_hot(jnp.asarray([0, 1, 2, 0, 0, 0, 1, 2]), 7) * 9
     labels = jnp.asarray([0, 1, 2, -1, -1, -1, -1, 0])
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
-    local = lambda logits, labels: jax.lax.pmean(probe_metrics(logits, labels, labelled_share(labels, "data")), "data")  # noqa: E731
+
+    def local(logits, labels):
+        return jax.lax.pmean(probe_metrics(logits, labels, labelled_share(labels, "data")), "data")
+
     over_devices = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(P("data"), P("data")), out_specs=P(), check_vma=False))
     metrics = over_devices(logits, labels)
     rows = np.asarray([0, 1, 2, 7])

@@ -75,7 +75,9 @@ def test_memory_does_not_grow_with_the_number_of_micro_batches() -> None:
     weights = jnp.ones((1000, 1000))
 
     def run(parts: jax.Array) -> jax.Array:
-        grads = lambda carry, x: (carry, jnp.outer(x, x) * weights)  # noqa: E731
+        def grads(carry, x):
+            return (carry, jnp.outer(x, x) * weights)
+
         return mean_over_parts(grads, jnp.float32(0), parts, 16, 1)[1]
 
     used = jax.jit(run).lower(jnp.ones((16, 1000))).compile().memory_analysis().temp_size_in_bytes

@@ -133,7 +133,9 @@ def test_accumulation_is_the_mean_over_interleaved_micro_batches(method, batch, 
     first, first_metrics = step(before, even)
     second, second_metrics = step(before.replace(online={**before.online, "batch_stats": first.online["batch_stats"]}), odd)
 
-    mean = lambda a, b, share=1 / 2: jax.tree.map(lambda x, y: share * x + (1 - share) * y, a, b)  # noqa: E731
+    def mean(a, b, share=1 / 2):
+        return jax.tree.map(lambda x, y: share * x + (1 - share) * y, a, b)
+
     close(after.online["params"], mean(first.online["params"], second.online["params"]), 2e-6)
     close(after.probe, mean(first.probe, second.probe, 8 / 12), 2e-6)
     close(after.online["batch_stats"], second.online["batch_stats"], 2e-6)
@@ -143,8 +145,11 @@ def test_accumulation_is_the_mean_over_interleaved_micro_batches(method, batch, 
 
 
 def test_every_example_has_its_own_key_from_the_step_and_its_row(method, batch, mesh) -> None:
-    seen = lambda keys, batch: {**batch, "view1": batch["view1"] * 0 + jax.vmap(jax.random.uniform)(keys)[:, None, None, None]}  # noqa: E731
-    spread = lambda online, target: (online.embedding.sum() * 0, {"first": online.embedding[0, 0, 0]})  # noqa: E731
+    def seen(keys, batch):
+        return {**batch, "view1": batch["view1"] * 0 + jax.vmap(jax.random.uniform)(keys)[:, None, None, None]}
+
+    def spread(online, target):
+        return (online.embedding.sum() * 0, {"first": online.embedding[0, 0, 0]})
 
     class Peek(nn.Module):
         @nn.compact
@@ -185,7 +190,10 @@ def test_online_and_target_start_apart_and_init_needs_shapes_only(method, batch,
         > 0.01
     )
     raw = {"image": jax.ShapeDtypeStruct((16, 9, 9, 3), jnp.uint8), "label": shapes["label"]}
-    crop = lambda keys, b: {"view1": b["image"][:, :4, :4] / 255, "view2": b["image"][:, 5:, 5:] / 255, "label": b["label"]}  # noqa: E731
+
+    def crop(keys, b):
+        return {"view1": b["image"][:, :4, :4] / 255, "view2": b["image"][:, 5:, 5:] / 255, "label": b["label"]}
+
     chex.assert_trees_all_equal_shapes_and_dtypes(m.init(method, m.lars(RATE), jax.random.key(1), raw, augment=crop), state)
 
 
@@ -235,7 +243,9 @@ def test_batches_without_views_labels_or_floats(method, batch, mesh) -> None:
 
 
 def test_losses_and_encoders_of_the_wrong_shape(method, batch, mesh, tiny) -> None:
-    each = lambda online, target: (online.prediction.sum(-1), {})  # noqa: E731
+    def each(online, target):
+        return (online.prediction.sum(-1), {})
+
     refuse(r"one number for the batch; it has shape \(2, 16\)", m.Byol(tiny(), m.MLP(8, 4), m.MLP(8, 4), loss=each), batch, mesh(1))
 
     class Map(nn.Module):

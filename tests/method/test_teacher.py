@@ -67,7 +67,10 @@ def test_a_predictor_of_another_width_is_refused(student, batch, mesh) -> None:
 
 def on_devices(loss, mesh, online, target) -> float:
     rows = P(None, "data")
-    local = lambda *pair: jax.lax.pmean(loss(*pair)[0], "data")  # noqa: E731
+
+    def local(*pair):
+        return jax.lax.pmean(loss(*pair)[0], "data")
+
     return float(jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(rows, rows), out_specs=P(), check_vma=False))(online, target))
 
 
@@ -76,7 +79,10 @@ def test_similarities_by_numpy(mesh, devices) -> None:
     draw = np.random.default_rng(0)
     online = m.Outputs(None, None, jnp.asarray(draw.normal(size=(2, 8, 5)), jnp.float32))
     target = m.Outputs(None, jnp.asarray(draw.normal(size=(2, 8, 5)), jnp.float32), None)
-    unit = lambda x: np.asarray(x, np.float64) / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+
+    def unit(x):
+        return np.asarray(x, np.float64) / np.linalg.norm(x, axis=-1, keepdims=True)
+
     expected = 0.0
     for view in range(2):
         q, z = unit(online.prediction[view]), unit(target.projection[view])

@@ -125,7 +125,10 @@ def test_zero_init_of_the_last_scale_makes_blocks_begin_as_their_shortcut(block:
 def test_bfloat16_keeps_parameters_statistics_and_output_float32() -> None:
     half, full = models.resnet(**TINY, dtype=jnp.bfloat16, bn_axis=None), models.resnet(**TINY, bn_axis=None)
     variables = born(full)
-    apply = lambda model: jax.jit(lambda v: model.apply(v, IMAGES, True, mutable=["batch_stats"]))(variables)  # noqa: E731
+
+    def apply(model):
+        return jax.jit(lambda v: model.apply(v, IMAGES, True, mutable=["batch_stats"]))(variables)
+
     (out, changed), (expected, expected_stats) = apply(half), apply(full)
     dtypes = {leaf.dtype for leaf in jax.tree.leaves((out, changed, born(half)))}
     assert dtypes == {jnp.dtype("float32")}
