@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from byol_jax.models.convolution import SMALL_MAP, convolve
+from byol_jax.models.convolution import convolve
 from byol_jax.models.winograd import three_by_three
 
 
@@ -33,19 +33,33 @@ def test_values_and_gradients_are_those_of_xla(side: int, kernel: int, stride: i
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), found, wanted)
 
 
-@pytest.mark.parametrize(("side", "window", "product"), [(2, 3, True), (3, 3, True), (4, 3, False), (4, 1, True)])
-def test_where_it_is_a_matrix_product(side: int, window: int, product: bool) -> None:
-    assert SMALL_MAP == 9
-    x, kernel = jnp.ones((1, side, side, 2)), jnp.ones((window, window, 2, 2))
+@pytest.mark.parametrize(
+    ("batch", "side", "window", "stride", "channels", "products"),
+    [
+        (1, 1, 3, 1, 2, 1),  # eight meet zeros alone
+        (1, 2, 3, 1, 2, 9),
+        (1, 3, 3, 1, 2, 9),
+        (1, 4, 3, 1, 2, 0),
+        (1, 4, 1, 1, 2, 1),
+        (2, 12, 3, 2, 32, 9),  # 72 rows, of 6x6 pixels
+        (1, 12, 3, 2, 32, 0),  # 36
+        (2, 12, 3, 2, 31, 0),
+        (2, 14, 3, 2, 32, 0),
+    ],
+)
+def test_where_it_is_a_product_for_each_pixel_of_the_kernel(
+    batch: int, side: int, window: int, stride: int, channels: int, products: int
+) -> None:
+    x, kernel = jnp.ones((batch, side, side, channels)), jnp.ones((window, window, channels, 32))
 
     def run(x: jax.Array) -> jax.Array:
-        return convolve(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return convolve(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def text(platform: str) -> str:
         return jax.jit(run).trace(x).lower(lowering_platforms=(platform,)).as_text()
 
-    assert ("stablehlo.convolution" in text("cpu")) is not product
-    assert ("stablehlo.dot_general" in text("cpu")) is product
+    assert text("cpu").count("stablehlo.dot_general") == products
+    assert ("stablehlo.convolution" in text("cpu")) is (products == 0)
     for platform in ("cuda", "tpu"):
         assert "stablehlo.convolution" in text(platform)
         assert "stablehlo.dot_general" not in text(platform)
@@ -56,13 +70,13 @@ def test_where_it_is_a_matrix_product(side: int, window: int, product: bool) -> 
     [
         ((14, 14), 1, 32, 32, jnp.float32, True),  # 49 tiles
         ((12, 16), 1, 32, 48, jnp.float32, True),  # 48
-        ((2, 2), 48, 32, 32, jnp.float32, True),
         ((5, 5), 8, 32, 32, jnp.float32, True),  # 144 of 225 products
         ((12, 14), 1, 32, 32, jnp.float32, False),  # 42 tiles
         ((14, 14), 1, 31, 32, jnp.float32, False),
         ((14, 14), 1, 32, 31, jnp.float32, False),
-        ((3, 3), 48, 32, 32, jnp.float32, False),  # 64 of 81 products
-        ((1, 64), 2, 32, 32, jnp.float32, False),
+        ((2, 2), 48, 32, 32, jnp.float32, False),  # its 16 products are of a pixel of the kernel each
+        ((3, 3), 48, 32, 32, jnp.float32, False),
+        ((1, 16), 8, 32, 32, jnp.float32, False),  # 32 of 36 products
         ((14, 14), 1, 32, 32, jnp.bfloat16, False),
     ],
 )
