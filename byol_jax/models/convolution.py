@@ -72,7 +72,8 @@ def _large(x: jax.Array, kernel: jax.Array, pixels: int) -> bool:
 
 def _by_pixel(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads, precision: Any) -> jax.Array:
     """Summed in float32 at least, as XLA does within a product."""
-    sides, wide = [_side(x, kernel, strides, pads, axis) for axis in range(2)], jnp.promote_types(x.dtype, jnp.float32)
+    sides = [_side(x, kernel, strides, pads, axis) for axis in range(2)]
+    wide = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
     total = jnp.zeros((x.shape[0], *sides, kernel.shape[-1]), wide)
     met = [list(_met(x.shape[1 + axis], sides[axis], kernel.shape[axis], strides[axis], pads[axis][0])) for axis in range(2)]
     for (i, rows, down), (j, columns, right) in itertools.product(*met):

@@ -140,6 +140,20 @@ def test_winograds_form_is_as_exact_as_xlas() -> None:
     assert all(a < 2 * b for a, b in zip(ours, theirs, strict=True))
 
 
+def test_in_bfloat16_the_products_of_a_small_map_are_summed_in_float32() -> None:
+    """1 in the middle and 2^-9 around: a sum in bfloat16 would stay at 1, eight small ones make 1 + 2^-6."""
+    kernel = jnp.full((3, 3, 1, 1), 2.0**-9, jnp.bfloat16).at[0, 0].set(1)
+
+    def middle(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolve(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0, 1, 1, 0]
+
+    x = jnp.ones((1, 3, 3, 1), jnp.bfloat16)
+    value, back = jax.value_and_grad(middle, argnums=(0, 1))(x, kernel)
+    assert (value.dtype, float(value)) == (jnp.bfloat16, 1 + 2.0**-6)
+    assert [gradient.dtype for gradient in back] == [jnp.bfloat16, jnp.bfloat16]
+    assert float(back[1].sum()) == 9
+
+
 def on_a_gpu(x: jax.Array, kernel: jax.Array, *, cuda: Any = None, default: Any, **others: Any) -> jax.Array:
     del others
     return (cuda or default)(x, kernel)
