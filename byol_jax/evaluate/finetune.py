@@ -218,7 +218,7 @@ def train(
         for number, batch in enumerate(tracked(itertools.islice(stream, total), total, f"fine-tuning, {setting.name}")):
             batch = batch if targets is None else {**batch, "label": targets[batch["label"]]}
             state, loss = step(state, parallel.to_global(batch, mesh), schedule(number), decay)
-            jax.block_until_ready(before)  # as in pretraining: the device has its next batch, and no heap of them
+            jax.block_until_ready(before)  # two on their way, as in pretraining: no heap of batches; see bench.timing.lap
             before = loss
     return Encoder(network, state.variables, encoder.views)
 

@@ -56,7 +56,7 @@ three_by_three.defvjp(_forward, _backward)
 
 
 def pays(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether it is faster on a CPU than XLA's convolution, or than slices and one product, and no less exact.
+    """Whether it is faster on a CPU than XLA's convolution, and no less exact.
 
     It is not for few rows or columns of the products; nor where a side is so small, and odd, that the last tiles are mostly empty. Nor is
     it taken where a file leaves the number of rows open.
