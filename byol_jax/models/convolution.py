@@ -76,10 +76,11 @@ def _by_pixel(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: P
     wide = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
     total = jnp.zeros((x.shape[0], *sides, kernel.shape[-1]), wide)
     met = [list(_met(x.shape[1 + axis], sides[axis], kernel.shape[axis], strides[axis], pads[axis][0])) for axis in range(2)]
+    taps = winograd.taps(kernel)
     for (i, rows, down), (j, columns, right) in itertools.product(*met):
         seen = x[:, rows, columns]
         # As a product of two matrices: XLA takes longer for one with batch dimensions.
-        flat = jnp.matmul(seen.reshape(-1, seen.shape[-1]), kernel[i, j], precision=precision, preferred_element_type=wide)
+        flat = jnp.matmul(seen.reshape(-1, seen.shape[-1]), taps[i][j], precision=precision, preferred_element_type=wide)
         total += jnp.pad(flat.reshape(*seen.shape[:-1], -1), ((0, 0), down, right, (0, 0)))
     return total.astype(x.dtype)
 

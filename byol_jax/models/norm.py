@@ -109,14 +109,16 @@ def _backward(
 
     def parts(x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
         centred, dy = at_least_float32(x) - mean, at_least_float32(dy)
-        return centred * rsqrt, jnp.where(centred * (rsqrt * scale) + bias > 0, dy, 0) if with_relu else dy
+        return centred, jnp.where(centred * (rsqrt * scale) + bias > 0, dy, 0) if with_relu else dy
 
-    normal, dy = parts(x, gradients[0])
-    # The barrier keeps XLA from writing what both passes share to memory, and from adding up the views' sums in a third one.
-    x, again, along_bias, along_scale = jax.lax.optimization_barrier((x, gradients[0], dy.sum(over), (dy * normal).sum(over)))
+    centred, dy = parts(x, gradients[0])
+    # The barrier keeps XLA from writing what both passes share to memory, and from adding up the views' sums in a third one. And what is
+    # the same for all rows stays outside of the sum: a CPU's would have it written for each row.
+    x, again, along_bias, along_centred = jax.lax.optimization_barrier((x, gradients[0], dy.sum(over), (dy * centred).sum(over)))
+    along_scale = along_centred * rsqrt
     shift, slope = _over_devices(along_bias / rows, along_scale / rows, axis_name)
-    normal, dy = parts(x, again)
-    dx = (dy - shift - normal * slope) * (rsqrt * scale)
+    centred, dy = parts(x, again)
+    dx = (dy - shift - centred * (rsqrt * slope)) * (rsqrt * scale)
     return dx.astype(x.dtype), along_scale, along_bias
 
 

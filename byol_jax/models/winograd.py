@@ -1,7 +1,8 @@
 """The 3x3 convolution with 16 products where it has 36: Winograd's F(2x2, 3x3), as in Lavin and Gray, arXiv:1509.09308, section 4.1.
 
 Tiles of 4x4 pixels, two apart, and the kernel are each taken to 16 numbers; their products, summed over the channels, are taken to the 2x2
-pixels of the output. All that the compiler sees is slices, sums and 16 products of matrices.
+pixels of the output. All that the compiler sees is slices, sums and 16 products of matrices, and the way back is the same way turned round:
+the output's gradient is taken to 16 numbers once, for the gradients of both the image and the kernel.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ Rows = tuple[tuple[float, ...], ...]
 TILE: Rows = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 KERNEL: Rows = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 OUTPUT: Rows = ((1, 1, 1, 0), (0, 1, -1, -1))
-MIRRORED = (3, 1, 2, 0)  # the rows of KERNEL, for a kernel the other way round
 
 TILES, CHANNELS, SHARE = 48, 32, 0.7  # from so many on, and up to this share of the products, it pays
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def three_by_three(x: jax.Array, kernel: jax.Array, precision: Any = None) -> jax.Array:
+# Jitted, so that the layers of one shape are traced once; and what is kept for the way back is x and the kernel, not the tiles of x.
+@partial(jax.jit, static_argnums=2)
+@partial(jax.checkpoint, static_argnums=(2,))
+def three_by_three(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
     """The convolution of stride 1 whose output has the size of its input: zeros lie around the image.
 
     Both gradients take 16 products for 36 too; kept for them are ``x`` and ``kernel``.
@@ -40,19 +42,13 @@ def three_by_three(x: jax.Array, kernel: jax.Array, precision: Any = None) -> ja
     Returns:
       [B, H, W, D].
     """
-    return _convolved(x, kernel, precision)
-
-
-def _forward(x: jax.Array, kernel: jax.Array, precision: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return three_by_three(x, kernel, precision), (x, kernel)
-
-
-def _backward(precision: Any, kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
-    return _convolved(dy, kernel, precision, back=True), _along_kernel(x, dy, precision)
-
-
-three_by_three.defvjp(_forward, _backward)
+    size = (x.shape[1], x.shape[2])
+    kernels = _along_both(KERNEL, taps(kernel))
+    products = [
+        [jnp.matmul(tile, taken, precision=precision) for tile, taken in zip(*rows, strict=True)]
+        for rows in zip(_tiles(x, size), kernels, strict=True)
+    ]
+    return _woven(_apart(_along_both(OUTPUT, products), size), size)
 
 
 def pays(x: jax.Array, kernel: jax.Array) -> bool:
@@ -69,27 +65,11 @@ def pays(x: jax.Array, kernel: jax.Array) -> bool:
     return kernel.shape[:2] == (3, 3) and large and jnp.finfo(x.dtype).bits >= 32
 
 
-# Jitted, so that the layers of one shape are traced once.
-@partial(jax.jit, static_argnames=("precision", "back"))
-def _convolved(x: jax.Array, kernel: jax.Array, precision: Any, back: bool = False) -> jax.Array:
-    """With ``back``, of the output's gradient: with the kernel the other way round, from its outputs to its inputs."""
-    batch, height, width, _ = x.shape
-    taken = _along_both(KERNEL, [list(row) for row in kernel])
-    if back:
-        taken = [[taken[i][j] for j in MIRRORED] for i in MIRRORED]
-    products = _products(_along_both(TILE, _tiles(x)), taken, (1, 1 if back else 0), precision)
-    pixels, down, right = _along_both(OUTPUT, products), _count(height), _count(width)
-    rows = [jnp.stack([pixel.reshape(batch, down, right, -1) for pixel in row], axis=3) for row in pixels]
-    return jnp.stack(rows, axis=2).reshape(batch, 2 * down, 2 * right, -1)[:, :height, :width]
-
-
-@partial(jax.jit, static_argnames="precision")
-def _along_kernel(x: jax.Array, dy: jax.Array, precision: Any) -> jax.Array:
-    """The kernel's gradient."""
-    padded = jnp.pad(dy, ((0, 0), *((0, size % 2) for size in dy.shape[1:3]), (0, 0)))
-    pixels = [[padded[:, i::2, j::2].reshape(-1, dy.shape[-1]) for j in range(2)] for i in range(2)]
-    products = _products(_along_both(TILE, _tiles(x)), _along_both(_turned(OUTPUT), pixels), (0, 0), precision)
-    return jnp.stack([jnp.stack(row) for row in _along_both(_turned(KERNEL), products)])
+def taps(kernel: jax.Array) -> Grid:
+    """[h, w, C, D] -> h x w of [C, D], whose gradients are laid side by side: those of indices JAX would fill up with zeros and add."""
+    height, width, *channels = kernel.shape
+    parts = iter(jax.lax.split(kernel.reshape(height * width, *channels), (1,) * (height * width)))
+    return [[next(parts).reshape(channels) for _ in range(width)] for _ in range(height)]
 
 
 def _count(size: int) -> int:
@@ -97,11 +77,50 @@ def _count(size: int) -> int:
     return -(-size // 2)
 
 
-def _tiles(x: jax.Array) -> Grid:
-    """Pixel (i, j) of every tile: 4 x 4 of [tiles, C]."""
-    down, right = (_count(size) for size in x.shape[1:3])
-    padded = jnp.pad(x, ((0, 0), *((1, 1 + size % 2) for size in x.shape[1:3]), (0, 0)))
-    return [[padded[:, i : i + 2 * down - 1 : 2, j : j + 2 * right - 1 : 2].reshape(-1, x.shape[-1]) for j in range(4)] for i in range(4)]
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _tiles(x: jax.Array, size: tuple[int, int]) -> Grid:
+    """What is made of the 16 pixels of every tile: 4 x 4 of [tiles, C]. ``size`` is the image's."""
+    down, right = map(_count, size)
+    padded = jnp.pad(x, ((0, 0), *((1, 1 + side % 2) for side in size), (0, 0)))
+    pixels = [[padded[:, i : i + 2 * down - 1 : 2, j : j + 2 * right - 1 : 2] for j in range(4)] for i in range(4)]
+    return [[entry.reshape(-1, x.shape[-1]) for entry in row] for row in _along_both(TILE, pixels)]
+
+
+def _tiles_forward(x: jax.Array, size: tuple[int, int]) -> tuple[Grid, None]:
+    return _tiles(x, size), None
+
+
+def _tiles_backward(size: tuple[int, int], _: None, grads: Grid) -> tuple[jax.Array]:
+    """The sums over the tiles that a pixel lies in: what JAX makes of the slices has the convolution take a fifth longer."""
+    pixels = _apart(_along_both(_turned(TILE), grads), size)
+    columns = [_overlaid(column, axis=1) for column in zip(*pixels, strict=True)]
+    return (_woven([_overlaid(row, axis=2) for row in zip(*columns, strict=True)], size),)
+
+
+_tiles.defvjp(_tiles_forward, _tiles_backward)
+
+
+def _overlaid(lines: Sequence[jax.Array], axis: int) -> list[jax.Array]:
+    """The even and the odd lines of an image, of the four lines of its tiles: each lies in two tiles."""
+    return [lines[1] + _shifted(lines[3], axis, 1), lines[2] + _shifted(lines[0], axis, -1)]
+
+
+def _shifted(lines: jax.Array, axis: int, by: int) -> jax.Array:
+    """By so many tiles, after zeros."""
+    edges = [(by, -by, 0) if i == axis else (0, 0, 0) for i in range(lines.ndim)]
+    return jax.lax.pad(lines, jnp.zeros((), lines.dtype), edges)
+
+
+def _apart(grid: Grid, size: tuple[int, int]) -> Grid:
+    """[tiles, C] each -> [B, tiles down, tiles right, C]."""
+    return [[entry.reshape(-1, *map(_count, size), entry.shape[-1]) for entry in row] for row in grid]
+
+
+def _woven(pixels: Grid, size: tuple[int, int]) -> jax.Array:
+    """The image of 2 x 2 pixels for each tile."""
+    image = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
+    down, right = map(_count, size)
+    return image.reshape(-1, 2 * down, 2 * right, image.shape[-1])[:, : size[0], : size[1]]
 
 
 def _along_both(weights: Rows, grid: Grid) -> Grid:
@@ -121,11 +140,3 @@ def _times(weight: float, term: jax.Array) -> jax.Array:
 
 def _turned(weights: Rows) -> Rows:
     return tuple(zip(*weights, strict=True))
-
-
-def _products(left: Grid, right: Grid, over: tuple[int, int], precision: Any) -> Grid:
-    """Of two matrices each, summed over these axes of theirs."""
-    axes = (((over[0],), (over[1],)), ((), ()))
-    return [
-        [jax.lax.dot_general(a, b, axes, precision=precision) for a, b in zip(*rows, strict=True)] for rows in zip(left, right, strict=True)
-    ]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from byol_jax.models import winograd
 from byol_jax.models.convolution import convolve
-from byol_jax.models.winograd import three_by_three
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5])
@@ -99,6 +99,10 @@ def test_where_it_is_winograds(side: tuple[int, int], views: int, channels: int,
     assert all(products("cpu", **other) != 16 for other in others if min(side) > 2)
 
 
+def three_by_three(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return winograd.three_by_three(x, kernel, None)
+
+
 @pytest.mark.parametrize("side", [(2, 2), (4, 4), (5, 5), (6, 7), (7, 4)])
 def test_winograds_form_gives_the_same(side: tuple[int, int]) -> None:
     """Values and both gradients, in float64, so that what is left of a wrong sum would be seen."""
@@ -115,6 +119,12 @@ def test_winograds_form_gives_the_same(side: tuple[int, int]) -> None:
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), (found, back(down)), (wanted, wanted_back(down))
         )
+
+
+def test_winograds_form_keeps_its_arguments_for_the_way_back_and_not_the_tiles() -> None:
+    x, kernel = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 6))
+    _, back = jax.vjp(three_by_three, x, kernel)
+    assert sum(kept.size for kept in jax.tree.leaves(back)) <= x.size + kernel.size
 
 
 def test_winograds_form_is_as_exact_as_xlas() -> None:
