@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 from byol_jax.method.batch import Augment, Batch, both_views, check_rows, mean_over_parts, micro_batches, no_augment, rows_of
 from byol_jax.method.diagnostics import embedding_std
 from byol_jax.method.network import Byol, Outputs
-from byol_jax.method.norms import apply_to_views, check_norms
+from byol_jax.method.norms import apply_to_views, check_norms, stacks_views
 from byol_jax.method.passes import Pass
 from byol_jax.method.placement import AXIS, born_replicated, data_mesh, mean_over_devices
 from byol_jax.method.state import ByolState
@@ -106,8 +106,7 @@ def make_train_step(
       accumulate: micro-batches a step. Gradients are averaged over them, batch statistics move with each; parameters and
         target move once (paper Table 16).
       log: further schedules to report by name, such as {"learning_rate": schedule}.
-      stack_views: both views in one pass of each network, or one after the other; the result is the same. None: in one pass, but on a CPU,
-        where two take a tenth less time (configs/digits.py, configs/cifar10.py:small; a busy 2-core machine, processor time).
+      stack_views: both views in one pass of each network, or one after the other; the result is the same. None: as ``stacks_views`` has it.
 
     Returns:
       A pure function. Its metrics are float32 scalars: loss (BYOL's), those of ``method.loss`` (cosine_1, cosine_2), tau (if any),
@@ -123,10 +122,10 @@ def make_train_step(
         raise ValueError("make_train_step(augment=...) draws random numbers: pass key=jax.random.key(seed) too")
     mesh = data_mesh(mesh)
     devices = mesh.shape[AXIS]
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    stacked = not on_cpu if stack_views is None else stack_views
+    platform = mesh.devices.flat[0].platform
+    stacked = stacks_views(method.network(), platform) if stack_views is None else stack_views
     # XLA computes convolutions in a loop's body some 30 times slower on a CPU.
-    unroll = accumulate if on_cpu else 1
+    unroll = accumulate if platform == "cpu" else 1
     per_device = partial(_gradients, method, augment, partial(apply_to_views, stacked=stacked), accumulate, unroll, devices)
     # check_vma=False: with it on, gradients of replicated parameters arrive already summed over the devices, and a pmean leaves them so.
     over_devices = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(), check_vma=False)
@@ -169,7 +168,7 @@ def make_metrics(
     key = jax.random.key(0) if key is None else key
     mesh = data_mesh(mesh)
     devices = mesh.shape[AXIS]
-    stacked = mesh.devices.flat[0].platform != "cpu" if stack_views is None else stack_views
+    stacked = stacks_views(method.network(), mesh.devices.flat[0].platform) if stack_views is None else stack_views
     per_device = partial(_metrics_alone, method, augment, partial(apply_to_views, stacked=stacked), devices)
     over_devices = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(), check_vma=False)
 

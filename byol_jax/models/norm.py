@@ -17,7 +17,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-Normalised = tuple[jax.Array, jax.Array, jax.Array]
+from byol_jax.models import pointwise
+from byol_jax.models.convolution import convolve
+from byol_jax.models.pointwise import Normalised
+
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
@@ -31,18 +34,29 @@ class Norm(nn.BatchNorm):
     relu: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: jax.Array | None = None,
+        kernel: jax.Array | None = None,
+    ) -> jax.Array:
+        """``kernel``: [1, 1, C, D], in training only: of a convolution between x and the norm, which a GPU joins to it (``pointwise``)."""
         if mask is not None:
             raise ValueError("Norm(x, mask=...): statistics are of all pixels; flax.linen.BatchNorm takes a mask")
         frozen = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
-        channels = (x.shape[-1],)
+        channels = (x.shape[-1] if kernel is None else kernel.shape[-1],)
         scale = self.param("scale", self.scale_init, channels, jnp.float32)
         bias = self.param("bias", self.bias_init, channels, jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if frozen:
+            if kernel is not None:
+                raise ValueError("Norm(x, kernel=...) takes batch statistics: with running averages, convolve x before")
             return normalized(x, scale, bias, mean.value, jax.lax.rsqrt(var.value + self.epsilon), self.relu)
-        y, batch_mean, batch_var = batch_norm(x, scale, bias, None if self.is_initializing() else self.axis_name, self.epsilon, self.relu)
+        how = None if self.is_initializing() else self.axis_name, self.epsilon, self.relu
+        y, batch_mean, batch_var = batch_norm(x, scale, bias, *how) if kernel is None else product_norm(x, kernel, scale, bias, *how)
         if not self.is_initializing():
             mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
             var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
@@ -84,6 +98,22 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, 
 
     y, mean, var = jax.lax.platform_dependent(x, scale, bias, tpu=derived, default=written)
     return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
+
+
+def product_norm(
+    x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float, with_relu: bool
+) -> Normalised:
+    """``batch_norm`` of the convolution of x, [B, H, W, C], by a kernel [1, 1, C, D]; as one on a GPU."""
+
+    def apart(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array) -> Normalised:
+        y = convolve(x, kernel.astype(x.dtype), (1, 1), "VALID", dimension_numbers=pointwise.DIMENSIONS)
+        return batch_norm(y, scale, bias, axis_name, epsilon, with_relu)
+
+    def joined(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array) -> Normalised:
+        y, mean, var = pointwise.product_norm(x, kernel[0, 0], scale, bias, axis_name, epsilon)
+        return relu(y) if with_relu else y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
+
+    return jax.lax.platform_dependent(x, kernel, scale, bias, cuda=joined, default=apart)
 
 
 def _forward(

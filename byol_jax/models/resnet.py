@@ -19,6 +19,7 @@ from flax import linen as nn
 from byol_jax.models.convolution import convolve
 from byol_jax.models.drop_path import depth_rates, drop_path
 from byol_jax.models.norm import Groups, Norm, at_least_float32, relu
+from byol_jax.models.pointwise import WIDENS, Kernel
 from byol_jax.models.pool import max_pool
 
 # Truncated normal with standard deviation 0.8796 / sqrt(fan_in): the official code does not widen it to make up for the truncation.
@@ -42,6 +43,7 @@ class Block(nn.Module):
       stride: of the first 3x3 convolution, and of the projection.
       project: whether the shortcut is a 1x1 convolution with BN; otherwise it is x itself.
       conv, norm: constructors of the layers. zero_init: start the last norm's scale at 0, so that the branch starts at 0.
+      joins: whether a norm may take the 1x1 convolution before it as one with itself.
       drop: how often the branch is dropped; None: never.
     """
 
@@ -52,6 +54,7 @@ class Block(nn.Module):
     conv: Any
     norm: Any
     zero_init: bool
+    joins: bool
     drop: float | None = None
 
     @nn.compact
@@ -61,13 +64,17 @@ class Block(nn.Module):
         y = x
         for i, kernel in enumerate(self.kernels):
             stride = self.stride if i == self.kernels.index(3) else 1
-            y = self.conv(self.channels if i == last else inner, kernel, strides=stride, name=f"conv_{i}")(y)
             scale_init = nn.initializers.zeros if i == last and self.zero_init else nn.initializers.ones
-            y = self.norm(scale_init=scale_init, relu=i < last, name=f"norm_{i}")(y)
+            norm = self.norm(scale_init=scale_init, relu=i < last, name=f"norm_{i}")
+            y = self._normed(y, self.channels if i == last else inner, kernel, stride, f"conv_{i}", norm)
         if self.project:
-            x = self.conv(self.channels, 1, strides=self.stride, name="shortcut_conv")(x)
-            x = self.norm(name="shortcut_norm")(x)
+            x = self._normed(x, self.channels, 1, self.stride, "shortcut_conv", self.norm(name="shortcut_norm"))
         return relu(x + drop_path(self, y, self.drop))
+
+    def _normed(self, x: jax.Array, features: int, side: int, stride: int, name: str, norm: nn.Module) -> jax.Array:
+        if self.joins and side == stride == 1 and features >= WIDENS * x.shape[-1]:
+            return norm(x, kernel=Kernel(features, name=name)(x.shape[-1]))
+        return norm(self.conv(features, side, strides=stride, name=name)(x))
 
 
 class StandardizedConv(nn.Conv):
@@ -143,6 +150,7 @@ class ResNet(nn.Module):
         # Nothing is kept for a way back in evaluation, and the draws of initialisers must not depend on it.
         block: Any = nn.remat(Block) if self.remat and train and not self.is_initializing() else Block
 
+        joins = by_batch and train and not self.is_initializing() and self.convolution is convolve
         drops = iter(depth_rates(self.drop_path, sum(self.stage_sizes)) if self.drop_path and train else ())
 
         x = conv(self.width * self.stem_channels, 7 if big else 3, strides=2 if big else 1, name="stem_conv")(x)
@@ -153,9 +161,14 @@ class ResNet(nn.Module):
                 stride = 2 if b == 0 and s > 0 else 1
                 project = b == 0 and (self.shortcut == "first" or stride > 1 or x.shape[-1] != self.width * channels)
                 name = f"stage{s}_block{b}"
-                options = {"zero_init": self.zero_init_last_bn, "drop": next(drops, None), "name": name}
+                options = {"zero_init": self.zero_init_last_bn, "joins": joins, "drop": next(drops, None), "name": name}
                 x = block(self.width * channels, kernels, stride, project, conv, norm, **options)(x)
         return at_least_float32(x).mean(axis=(1, 2))
+
+    @property
+    def unstacked_on(self) -> tuple[str, ...]:
+        """Platforms whose libraries add the shortcut within a joined convolution only if both views have the same kernel."""
+        return ("gpu",) if self.block == "bottleneck" and self.norm == "batch" else ()
 
     def _check(self) -> None:
         for name, choices in CHOICES.items():

@@ -14,7 +14,8 @@ import pytest
 from flax import linen as nn
 
 from byol_jax import method as m
-from byol_jax.models import resnet
+from byol_jax.method.norms import stacks_views
+from byol_jax.models import resnet, resnet18, resnet50
 
 EMA = m.ema_decay(0.9, 10)
 RATE = m.warmup_cosine(1.0, batch_size=16, steps=10, warmup_steps=2)
@@ -108,6 +109,20 @@ def test_views_come_one_after_the_other_on_a_cpu_alone(method, batch, mesh) -> N
         return jax.jit(m.make_train_step(method, tx, ema=EMA, mesh=mesh(1), **options)).lower(state, batch).as_text()
 
     assert program() == program(stack_views=False) != program(stack_views=True)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "expected"),
+    [
+        (resnet50(), {"cpu": False, "gpu": False, "tpu": True}),
+        (resnet50(norm="group"), {"cpu": False, "gpu": True, "tpu": True}),
+        (resnet18(), {"cpu": False, "gpu": True, "tpu": True}),
+        (nn.Dense(4), {"cpu": False, "gpu": True, "tpu": True}),
+    ],
+)
+def test_where_both_views_pass_at_once(encoder: nn.Module, expected: dict[str, bool]) -> None:
+    network = m.Byol(encoder, m.MLP(8, 4), m.MLP(8, 4)).network()
+    assert {platform: stacks_views(network, platform) for platform in expected} == expected
 
 
 @pytest.mark.parametrize(("devices", "talk"), [(1, False), (2, True)])

@@ -1,0 +1,119 @@
+"""A 1x1 convolution to many channels with the BatchNorm behind it, as one product whose statistics come from its smaller input.
+
+On a GPU, training a ResNet-50 is bound by the memory that its activations move through, and half of that is around the last convolution
+of each block: 1x1, to four times the channels. What BatchNorm asks of its output y = x W, x: [N, C], W: [C, 4C], follows from x: the
+mean is that of x, times W, and the variance of channel k is w_k' cov(x) w_k. So the norm is folded into W and an offset before y is
+made, y is never read for its statistics, and the sum with the shortcut and the ReLU join the product. On the way back the two sums over
+y's gradient follow from x' dy, which W's gradient needs in any case, and dx is dy and x, each times a small matrix: y is not even kept.
+
+Of rows with a 1 behind their channels one product gives both moments, and another x' dy and the sum of dy; the offset is one more row of W.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+WIDENS = 4  # outputs for each input from which on the covariance, of C x C, is cheap beside the product, of C x D
+SPARE = 8  # channels that the ones take: tensor cores want multiples of 8
+_exact = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)  # of small matrices that stand for long sums
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+Normalised = tuple[jax.Array, jax.Array, jax.Array]
+Kept = tuple[jax.Array, ...]
+
+
+class Kernel(nn.Module):
+    """The kernel [1, 1, C, D] of the ``nn.Conv`` of the same name, which made it, for a norm that takes both as one."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, channels: int) -> jax.Array:
+        return self.param("kernel", nn.initializers.zeros, (1, 1, channels, self.features), jnp.float32)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def product_norm(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float) -> Normalised:
+    """``norm.batch_norm`` of the product x W: (normalised, mean, variance), [B, H, W, D], [D], [D].
+
+    Args:
+      x: [B, H, W, C], in the dtype of the product. kernel: W, [C, D], float32, as scale and bias, [D], are.
+    """
+    return _forward(x, kernel, scale, bias, axis_name, epsilon)[0]
+
+
+def _forward(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float) -> tuple[Normalised, Kept]:
+    channels, wide = x.shape[-1], kernel.dtype
+    kernel = kernel.astype(x.dtype).astype(wide)  # what the product would take: statistics are of that
+    x = jax.lax.optimization_barrier(_with_ones(x))  # else each product that reads it has a copy
+    rows = x.reshape(-1, x.shape[-1])
+    moments = _product(rows, rows, (0, 0), wide) / len(rows)
+    own_mean = moments[channels, :channels]
+    cov = moments[:channels, :channels] - jnp.outer(own_mean, own_mean)
+    x_mean, var = _over_devices(own_mean, (kernel * _exact(cov, kernel)).sum(0), kernel, axis_name)
+    rsqrt = jax.lax.rsqrt(var + epsilon)
+    folded = (kernel * (rsqrt * scale)).astype(x.dtype)
+    offset = bias - _exact(x_mean, folded.astype(wide))  # of the folded kernel as it is rounded, so that the mean stays exactly bias
+    y = jax.lax.conv_general_dilated(x, _with_row(folded, offset)[None, None], (1, 1), "VALID", dimension_numbers=DIMENSIONS)
+    return (y, _exact(x_mean, kernel), var), (x, kernel, scale, folded, own_mean, x_mean, cov, rsqrt)
+
+
+def _over_devices(own_mean: jax.Array, own_var: jax.Array, kernel: jax.Array, axis_name: Any) -> tuple[jax.Array, jax.Array]:
+    """(mean of x, variance of x W) over the devices, in one message."""
+    if axis_name is None or jax.lax.axis_size(axis_name) == 1:
+        return own_mean, jnp.maximum(0, own_var)
+    own_square = own_var + jnp.square(_exact(own_mean, kernel))
+    both = jax.lax.pmean(jnp.concatenate([own_mean, own_square]), axis_name)
+    mean, square = both[: len(own_mean)], both[len(own_mean) :]
+    return mean, jnp.maximum(0, square - jnp.square(_exact(mean, kernel)))
+
+
+def _backward(axis_name: Any, epsilon: float, kept: Kept, gradients: Normalised) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """With s = rsqrt scale, dy of x W is s (dy - shift - (x W - mean) fall), as BatchNorm's is; here times x' and W'."""
+    x, kernel, scale, folded, own_mean, x_mean, cov, rsqrt = kept
+    channels, wide = len(kernel), kernel.dtype
+    rows, dy = x.reshape(-1, x.shape[-1]), gradients[0].reshape(-1, kernel.shape[1])
+    sums = _product(rows, dy, (0, 0), wide)
+    along_bias = sums[channels]
+    centred = sums[:channels] - jnp.outer(x_mean, along_bias)  # (x - mean)' dy
+    along_scale = (kernel * centred).sum(0) * rsqrt
+    shift, slope = along_bias / len(rows), along_scale / len(rows)
+    if axis_name is not None and jax.lax.axis_size(axis_name) > 1:
+        shift, slope = jax.lax.pmean(jnp.stack([shift, slope]), axis_name)
+    fall, factor = rsqrt * slope, rsqrt * scale
+    off = own_mean - x_mean  # 0 on one device
+    own_y = _exact(off, kernel)
+    spread = _exact(cov, kernel) + jnp.outer(off, own_y)  # (x - mean)' (x - mean) W / N
+    left = along_bias / len(rows) - shift - own_y * fall
+    dkernel = (centred + len(rows) * (jnp.outer(x_mean, left) - jnp.outer(off, shift) - spread * fall)) * factor
+    through, constant = _exact(kernel * (fall * factor), kernel.T), _exact(kernel, factor * shift)
+    away = _with_row(through.astype(dy.dtype), constant - _exact(x_mean, through))
+    dx = _product(dy, folded, (1, 1), dy.dtype) - _product(rows, away, (1, 0), dy.dtype)
+    return dx.reshape(*x.shape[:-1], channels), dkernel, along_scale, along_bias
+
+
+product_norm.defvjp(_forward, _backward)
+
+
+def _product(a: jax.Array, b: jax.Array, axes: tuple[int, int], dtype: Any) -> jax.Array:
+    return jax.lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=dtype)
+
+
+def _with_ones(x: jax.Array) -> jax.Array:
+    """[..., C] -> [..., C + 8]: two ones behind the channels, and zeros."""
+    channels = x.shape[-1]
+    ones = jnp.pad(jnp.ones(2, x.dtype), (channels, SPARE - 2))
+    return jnp.pad(x, (*((0, 0) for _ in x.shape[:-1]), (0, SPARE))) + ones
+
+
+def _with_row(weights: jax.Array, row: jax.Array) -> jax.Array:
+    """[C, D] -> [C + 8, D]: what the two ones meet adds up to ``row``, to twice the digits that a narrow dtype has."""
+    high = row.astype(weights.dtype)
+    low = (row - high.astype(row.dtype)).astype(weights.dtype)
+    return jnp.concatenate([weights, high[None], low[None], jnp.zeros((SPARE - 2, weights.shape[1]), weights.dtype)])
