@@ -155,7 +155,12 @@ def tokenizers(learned: argparse.ArgumentParser) -> None:
 
 def plans(planned: argparse.ArgumentParser) -> None:
     config(planned, required=True)
-    planned.add_argument("--topology", metavar="NAME", required=True, help="v5e:16x16, v6e:8x8, v4:4x4x4, v5p:2x2x1, gpu, gpu:4 or cpu:8")
+    planned.add_argument(
+        "--topology",
+        metavar="NAME",
+        required=True,
+        help="v5e:16x16, v6e:8x8, v4:4x4x4, v5p:2x2x1, h100:8, h200:4x8, a100, gpu, gpu:4 or cpu:8",
+    )
     planned.add_argument("--examples", type=int, metavar="N", help="of the training data, where it is not here (ImageNet: 1281167)")
     planned.add_argument("--classes", type=int, metavar="N", help="the same, for the online probe (ImageNet: 1000)")
     planned.add_argument("--cache", metavar="DIR", default="~/.cache/byol_jax/plan", help="of earlier results (%(default)s)")

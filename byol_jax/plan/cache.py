@@ -29,6 +29,8 @@ SHAPING = (
     "build/texts.py",
     "plan/compile.py",
     "plan/hlo.py",
+    "plan/kernels.py",
+    "plan/products.py",
 )
 
 

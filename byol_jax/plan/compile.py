@@ -19,6 +19,8 @@ from byol_jax.method import ByolState, init
 from byol_jax.method.placement import WHOLE_BATCH
 from byol_jax.plan import hlo
 from byol_jax.plan.inputs import Inputs
+from byol_jax.plan.kernels import moved
+from byol_jax.plan.products import products
 from byol_jax.plan.topology import Topology
 from byol_jax.train import start
 
@@ -39,7 +41,7 @@ class Compiled:
       overflow: the compiler's words, if it found no way to fit the program into the chip's memory; then all sizes and costs are 0.
       flops, moved: operations, and bytes between memory and cores, by the compiler's own count; of a loop over micro-batches it counts
         one turn, so all but the optimizer's part (for bytes: ``UPDATE_PASSES`` over the arguments; its operations are a thousandth) is
-        taken as often as the loop turns.
+        taken as often as the loop turns. Of a GPU's program: ``products``, and what its ``kernels`` move.
       collectives: kind -> [how many in a step, bytes of their results].
       strangers: collectives that are no all-reduce, and none that a split state or a loss over the whole batch needs: kind, bytes, and the
         part of the model.
@@ -102,7 +104,7 @@ def compile_step(spec: Spec, topology: Topology, inputs: Inputs) -> Compiled:
     mesh = parallel.data_mesh(topology.devices)
     parallel.check_batch(spec.batch_size, mesh, spec.optimizer.accumulate)
     began = time.perf_counter()
-    state, lowered = lower(spec, mesh, inputs)
+    state, traced = trace(spec, mesh, inputs)
     known: dict[str, Any] = {
         "devices": mesh.size,
         "hosts": topology.hosts,
@@ -112,13 +114,17 @@ def compile_step(spec: Spec, topology: Topology, inputs: Inputs) -> Compiled:
         "statistics": _statistics(spec, state),
     }
     try:
-        compiled = _with_its_names(lowered)
+        compiled = _with_its_names(traced.lower())
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return Compiled(**known, overflow=str(error), seconds=time.perf_counter() - began)
-    loop = 1 if topology.devices[0].platform == "cpu" else spec.optimizer.accumulate  # the step unrolls it on a CPU
-    return Compiled(**known, **read(compiled, loop, spec.optimizer.shard_state), seconds=time.perf_counter() - began)
+    platform = topology.devices[0].platform
+    loop = 1 if platform == "cpu" else spec.optimizer.accumulate  # the step unrolls it on a CPU
+    found = read(compiled, loop, spec.optimizer.shard_state)
+    if platform == "gpu":  # XLA does not look into libraries, and without a card counts nothing
+        found |= {"flops": products(traced.jaxpr.jaxpr) / mesh.size, "moved": float(moved(compiled.as_text()))}
+    return Compiled(**known, **found, seconds=time.perf_counter() - began)
 
 
 def _with_its_names(lowered: Any) -> Any:
@@ -132,8 +138,8 @@ def _with_its_names(lowered: Any) -> Any:
         jax.config.update(key, before)
 
 
-def lower(spec: Spec, mesh: Mesh, inputs: Inputs) -> tuple[ByolState, Any]:
-    """(shapes of the state, the lowered step)."""
+def trace(spec: Spec, mesh: Mesh, inputs: Inputs) -> tuple[ByolState, Any]:
+    """(shapes of the state, the traced step)."""
     schedule = objects.learning_rate(spec, inputs.examples)
     method, tx = methods.byol(spec, inputs.classes), objects.optimizer(spec, schedule)
     _, augment = start.augmentation(objects.training_views(spec), None, spec.data.augment_on)
@@ -151,7 +157,7 @@ def lower(spec: Spec, mesh: Mesh, inputs: Inputs) -> tuple[ByolState, Any]:
     batch = {name: jax.ShapeDtypeStruct((spec.batch_size, *row), dtype) for name, (row, dtype) in inputs.batch.items()}
     shapes = jax.eval_shape(functools.partial(init, method, tx, batch=batch, augment=augment, mesh=mesh), key)
     state = start.placed(shapes, start.layout(shapes, mesh, spec.optimizer.shard_state))
-    return state, step.lower(state, start.placed(batch, jax.tree.map(lambda _: parallel.split(mesh), batch)))
+    return state, step.trace(state, start.placed(batch, jax.tree.map(lambda _: parallel.split(mesh), batch)))
 
 
 def read(compiled: Any, loop: int, shard_state: bool = False) -> dict[str, Any]:
@@ -161,7 +167,7 @@ def read(compiled: Any, loop: int, shard_state: bool = False) -> dict[str, Any]:
       loop: micro-batches of the loop in the program, whose body the compiler's costs count once; 1: there is none.
       shard_state: parameters are gathered where the networks begin, and their gradients may be scattered.
     """
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {"flops": 0.0, "bytes accessed": 0.0}
     found = hlo.collectives(compiled.as_text(), loop)
     moved_outside = min(UPDATE_PASSES * memory.argument_size_in_bytes, cost["bytes accessed"])
     return {
@@ -206,5 +212,7 @@ def _statistics(spec: Spec, state: ByolState) -> int:
 
 def versions(topology: Topology) -> dict[str, str]:
     """Of what compiles."""
-    names = ["jax", "jaxlib", *([] if topology.attached else ["libtpu"])]
-    return {name: importlib.metadata.version(name) for name in names}
+    kind = topology.devices[0].platform
+    compilers = [] if topology.attached else ["libtpu"] if kind == "tpu" else ["jax-cuda13-pjrt", "jax-cuda12-pjrt"]
+    found = {each.name: each.version for each in importlib.metadata.distributions() if each.name in ("jax", "jaxlib", *compilers)}
+    return dict(sorted(found.items()))

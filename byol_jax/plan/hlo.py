@@ -23,11 +23,11 @@ _ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
 _OPERATION = re.compile(
     rf"^\s*(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>\(.*?\)|\S+) (?P<kind>{'|'.join(KINDS)})(?P<half>-start|-done)?\((?P<rest>.*)$"
 )
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?(?P<name>[\w.-]+) [^=]*(?:/\*index=\d+\*/[^=]*)*\{\s*$")
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?(?P<name>[\w.-]+) [^=]*(?:/\*index=\d+\*/[^=]*)*\{\s*$")
 _WHILE = re.compile(r"\bwhile\(.*\bbody=%?(?P<body>[\w.-]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(?P<n>\d+)"')
-_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+TRIPS = re.compile(r'"known_trip_count":\{"n":"(?P<n>\d+)"')
+CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.-]+)")
+BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _LAYOUT = re.compile(r"(?<=\])\{[^{}]*\}")
 
@@ -52,7 +52,7 @@ def collectives(text: str, loop: int = 1) -> list[Collective]:
     calls: dict[str, list[tuple[str, int]]] = {}
     here = ""
     for line in text.splitlines():
-        if head := _COMPUTATION.match(line):
+        if head := COMPUTATION.match(line):
             here = head["name"]
             calls.setdefault(here, [])
             continue
@@ -84,18 +84,23 @@ def _bits(kind: str) -> int:
     return int(width[1]) if width else 0
 
 
+def plain(line: str) -> str:
+    """Without layouts and comments."""
+    return _LAYOUT.sub("", _COMMENT.sub("", line))
+
+
 def _operation(line: str) -> tuple[str, int, str] | None:
-    match = _OPERATION.match(_LAYOUT.sub("", _COMMENT.sub("", line)))
+    match = _OPERATION.match(plain(line))
     if not match or match["half"] == "-done":
         return None
     shape, kind = match["type"], match["kind"]
     if match["half"] == "-start":
-        shape = _result_of_start(shape, kind)
+        shape = result_of_start(shape, kind)
     came_from = re.search(r'op_name="([^"]*)"', line)
     return kind, array_bytes(shape), came_from[1] if came_from else match["name"]
 
 
-def _result_of_start(shape: str, kind: str) -> str:
+def result_of_start(shape: str, kind: str) -> str:
     """An all-reduce-start has the type of its result; the others give (operands, results[, flags]), each an array or a tuple."""
     if kind == "all-reduce" or not shape.startswith("("):
         return shape
@@ -113,10 +118,10 @@ def _result_of_start(shape: str, kind: str) -> str:
 
 def _calls(line: str, loop: int) -> Iterator[tuple[str, int]]:
     """(computation, how often it runs for each run of this line)."""
-    body, trips = _WHILE.search(line), _TRIPS.search(line)
-    for name in _CALLED.findall(line):
+    body, trips = _WHILE.search(line), TRIPS.search(line)
+    for name in CALLED.findall(line):
         yield name, (int(trips["n"]) if trips else loop) if body and name == body["body"] else 1
-    for group in _BRANCHES.findall(line):
+    for group in BRANCHES.findall(line):
         yield from ((name.strip().lstrip("%"), 1) for name in group.split(","))
 
 

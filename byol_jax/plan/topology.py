@@ -17,10 +17,13 @@ from jax.experimental import topologies
 
 from byol_jax.config import ConfigError
 from byol_jax.config.check import nearest
+from byol_jax.plan import cuda
 from byol_jax.plan.chips import TPUS, Chip, known
+from byol_jax.plan.cuda import CARDS
 
 FLAT = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))  # the slices of v5e and v6e
 SMALL_CUBES = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))  # of v4 and v5p; from 4x4x4 on every side is a multiple of 4
+OTHERS = ", ".join(CARDS) + " or a TPU"  # that need not be there
 LARGEST_CUBE = {"v4": (12, 16, 16), "v5p": (16, 16, 24)}
 
 
@@ -40,22 +43,33 @@ class Topology:
 
 
 def parse(name: str) -> tuple[str, tuple[int, ...]]:
-    """("v5e", (16, 16)), ("gpu", ()) or ("cpu", (8,)).
+    """("v5e", (16, 16)), ("h100", (1, 8)), ("gpu", ()) or ("cpu", (8,)).
 
     Raises:
       ConfigError: unknown, or a shape that is not offered; the nearest one that is, is named.
     """
     kind, colon, sides = name.partition(":")
-    kinds = (*TPUS, "gpu", "cpu")
+    kinds = (*TPUS, *CARDS, "gpu", "cpu")
     if kind not in kinds:
         raise ConfigError([f"--topology {name}: must be one of {', '.join(kinds)}, such as v5e:16x16{nearest(kind, kinds)}"])
     if kind in TPUS:
         return kind, _slice(name, kind, sides)
+    if kind in CARDS:
+        return kind, _boxes(name, kind, sides if colon else "1")
     if not colon:
         return kind, () if kind == "gpu" else (1,)
     if not re.fullmatch("[1-9][0-9]{0,2}", sides):
         raise ConfigError([f"--topology {name}: after {kind}: comes a number of devices, such as {kind}:8"])
     return kind, (int(sides),)
+
+
+def _boxes(name: str, kind: str, sides: str) -> tuple[int, int]:
+    """(hosts, cards in each)."""
+    match = re.fullmatch("(?:([1-9][0-9]{0,3})x)?([1-9]|1[0-6])", sides)
+    if not match:
+        rule = "comes a number of cards in one host, up to 16, or hosts x cards"
+        raise ConfigError([f"--topology {name}: after {kind}: {rule}, such as {kind}:8 or {kind}:4x8"])
+    return int(match[1] or 1), int(match[2])
 
 
 def _slice(name: str, kind: str, sides: str) -> tuple[int, ...]:
@@ -93,14 +107,16 @@ def _text(shape: Sequence[int]) -> str:
 
 
 def find(name: str) -> Topology:
-    """The devices of a topology. Call it before anything else asks JAX for a device: for a TPU or CPUs, no accelerator is looked for.
+    """The devices of a topology. Call it before anything else asks JAX for a device: but for "gpu", no accelerator is looked for.
 
     Raises:
-      ConfigError: see ``parse``; libtpu is not installed; no GPU is there, or fewer than asked for.
+      ConfigError: see ``parse``; the compiler for it is not installed; no GPU is there, or fewer than asked for.
     """
     kind, shape = parse(name)
     if kind in TPUS:
         return Topology(name, TPUS[kind], _tpus(name, kind, shape), attached=False)
+    if kind in CARDS:
+        return Topology(name, cuda.chip(CARDS[kind]), cuda.devices(name, CARDS[kind], *shape), attached=False)
     if kind == "gpu":
         devices = _attached(name, "gpu", shape[0] if shape else None)
         return Topology(name, _gpu(devices[0]), devices, attached=True)
@@ -118,7 +134,9 @@ def _attached(name: str, platform: str, count: int | None) -> tuple[Any, ...]:
         devices = jax.devices(platform)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError([f"--topology {name}: JAX finds no {platform} here ({reason}); plan for a TPU instead, or plan there"]) from None
+        raise ConfigError(
+            [f"--topology {name}: JAX finds no {platform} here ({reason}); plan for {OTHERS} instead, or plan there"]
+        ) from None
     if count is not None and count > len(devices):
         raise ConfigError([f"--topology {name}: only {len(devices)} of them are here; nearest: {platform}:{len(devices)}"])
     return tuple(devices[:count])

@@ -15,7 +15,7 @@ from byol_jax import build, cli, config, parallel, plan
 from byol_jax.method import placement
 from byol_jax.plan import cache, hlo, topology
 from byol_jax.plan import compile as compiling
-from byol_jax.plan.compile import compile_step, lower, size_of
+from byol_jax.plan.compile import compile_step, size_of, trace
 from byol_jax.plan.inputs import look
 from byol_jax.train import pretrain as pretraining
 
@@ -68,7 +68,7 @@ def test_only_gradients_statistics_and_metrics_cross_devices(planned: tuple[str,
     assert found is not None
     assert list(found.collectives or {}) == ["all-reduce"]
     assert (found.devices, found.hosts, found.rows) == (8, 1, 2)
-    shapes, _ = lower(spec, parallel.data_mesh(), look(spec))
+    shapes, _ = trace(spec, parallel.data_mesh(), look(spec))
     assert found.gradients == size_of({"online": shapes.online["params"], "probe": shapes.probe})
     assert found.statistics == 2 * 3 * size_of(shapes.online["batch_stats"])
     count, size = (found.collectives or {})["all-reduce"]
@@ -86,7 +86,7 @@ def test_what_a_loss_compares_over_the_batch_is_gathered_in_each_micro_batch(pla
     collectives = found.collectives or {}
     assert collectives["all-gather"] == [2, 2 * 2 * 8 * 8 * 4]
     assert found.faults() == []
-    shapes, _ = lower(spec, parallel.data_mesh(), look(spec))
+    shapes, _ = trace(spec, parallel.data_mesh(), look(spec))
     assert found.statistics == 2 * 2 * 3 * size_of(shapes.online["batch_stats"])
     assert found.gradients + found.statistics < collectives["all-reduce"][1] < found.gradients + found.statistics + 8192
 
@@ -108,7 +108,7 @@ def test_of_a_split_state_the_parameters_are_gathered_once_and_nothing_else(
     split = ("optimizer.shard_state", "True")
     spec = config.load(planned[0], [split, ("optimizer.name", "lars")])
     found = compile_step(spec, topology.find("cpu:8"), look(spec))
-    shapes, _ = lower(spec, parallel.data_mesh(), look(spec))
+    shapes, _ = trace(spec, parallel.data_mesh(), look(spec))
     weights = [leaf for leaf in jax.tree.leaves([shapes.trained, shapes.target["params"]]) if leaf.ndim > 1]
     unused = shapes.target["params"]["predictor"]["linear_1"]["kernel"]  # nobody asks the target for a prediction
     assert (found.collectives or {})["all-gather"] == [len(weights) - 1, size_of(weights) - size_of(unused)]
@@ -138,7 +138,7 @@ def test_what_is_compiled_is_what_pretraining_jits(tiny: str, monkeypatch: pytes
     monkeypatch.setitem(pretraining.__globals__, "fit", fit)
     with pytest.raises(Stop):
         build.pretrain(spec, tmp_path / "run")
-    assert texts == [lower(spec, parallel.data_mesh(), look(spec))[1].as_text()]
+    assert texts == [trace(spec, parallel.data_mesh(), look(spec))[1].lower().as_text()]
 
 
 def test_the_verb_and_its_cache(planned: tuple[str, str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

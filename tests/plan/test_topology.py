@@ -19,6 +19,9 @@ from byol_jax.plan import topology
         ("v4:4x4x8", ("v4", (4, 4, 8))),
         ("v5p:2x2x1", ("v5p", (2, 2, 1))),
         ("v5p:16x16x24", ("v5p", (16, 16, 24))),
+        ("h100", ("h100", (1, 1))),
+        ("h200:8", ("h200", (1, 8))),
+        ("a100:4x8", ("a100", (4, 8))),
         ("gpu", ("gpu", ())),
         ("gpu:4", ("gpu", (4,))),
         ("cpu", ("cpu", (1,))),
@@ -32,8 +35,11 @@ def test_names(name: str, parsed: tuple[str, tuple[int, ...]]) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("v5:16x16", "--topology v5:16x16: must be one of v4, v5e, v5p, v6e, gpu, cpu, such as v5e:16x16 (did you mean 'v5"),
-        ("tpu", "must be one of v4, v5e, v5p, v6e, gpu, cpu"),
+        (
+            "v5:16x16",
+            "--topology v5:16x16: must be one of v4, v5e, v5p, v6e, a100, h100, h200, gpu, cpu, such as v5e:16x16 (did you mean 'v5",
+        ),
+        ("tpu", "must be one of v4, v5e, v5p, v6e, a100, h100, h200, gpu, cpu"),
         ("v5e", "must name the shape of a slice, such as v5e:4x4"),
         ("v5e:16", "v5e has no such slice: slices are 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16 (did you mean 'v5e:4x4'?)"),
         ("v5e:16x15", "(did you mean 'v5e:16x16'?)"),
@@ -42,6 +48,8 @@ def test_names(name: str, parsed: tuple[str, tuple[int, ...]]) -> None:
         ("v4:8x4x4", "(did you mean 'v4:4x4x8'?)"),
         ("v5p:4x4x5", "(did you mean 'v5p:4x4x4'?)"),
         ("v6e:0x2", "must name the shape of a slice"),
+        ("h100:32", "after h100: comes a number of cards in one host, up to 16, or hosts x cards, such as h100:8 or h100:4x8"),
+        ("h100:0x8", "after h100: comes"),
         ("cpu:0", "after cpu: comes a number of devices, such as cpu:8"),
         ("gpu:two", "after gpu: comes a number of devices"),
     ],
@@ -61,7 +69,7 @@ def test_cpus_that_are_here() -> None:
 
 def test_no_gpu_and_no_compiler_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     if jax.default_backend() == "cpu":
-        with pytest.raises(ConfigError, match=r"--topology gpu: JAX finds no gpu here \(.*plan for a TPU instead"):
+        with pytest.raises(ConfigError, match=r"--topology gpu: JAX finds no gpu here \(.*plan for a100, h100, h200 or a TPU instead"):
             topology.find("gpu")
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"--topology v5e:2x2: .*pip install 'byol-jax\[tpu-plan\]'"):
