@@ -3,9 +3,9 @@
 Training a ResNet on a GPU is bound by the memory that its activations move through, and half of that is BatchNorm. So its way back is
 written out here: of an activation it keeps the convolution's output alone, and passes over it twice, once for the two sums that it needs
 and once to apply them. What automatic differentiation makes of the same formula passes over it four times. A ResNet-50's step at 224 px
-moves 256 GB for a batch of 256 with this file and ``pool``, and 279 GB without (counted in XLA's program for an H200, before ``pointwise``).
-A CPU's step takes 6 to 8% less time (configs/digits.py, configs/cifar10.py:small). A TPU's compiler joins the derivative of the formula to the
-convolutions before and after it, and moves a tenth less with it: there it is left alone.
+moved 256 GB for a batch of 256 with this file and ``pool``, and 279 GB without (counted in XLA's program for an H200; ``pointwise`` came
+later). A CPU's step takes 6 to 8% less time (configs/digits.py, configs/cifar10.py:small). A TPU's compiler joins the derivative of the
+formula to the convolutions before and after it, and moves a tenth less with it: there it is left alone.
 """
 
 from __future__ import annotations

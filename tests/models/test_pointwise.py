@@ -12,7 +12,9 @@ import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
+from byol_jax import method as m
 from byol_jax import models, parallel
+from byol_jax.method.norms import apply_to_views
 from byol_jax.models.norm import Norm
 from byol_jax.models.pointwise import product_norm
 
@@ -56,9 +58,9 @@ def pulled(layers: Any, params: Any, kernel: jax.Array, x: jax.Array, down: jax.
     return made, gradients
 
 
-def assert_close(found: Any, wanted: Any, tolerance: float) -> None:
-    """To so much of the largest number in each array."""
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max()), found, wanted)
+def assert_close(found: Any, wanted: Any, tolerance: float, least: float = 0.0) -> None:
+    """To so much of the largest number in each array, or of ``least``, where an array is zeros and roundoff."""
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(least, np.abs(b).max())), found, wanted)
 
 
 def test_by_hand(on_a_gpu: None) -> None:
@@ -132,6 +134,32 @@ def test_of_the_wide_activation_nothing_is_kept() -> None:
         return jax.tree.leaves(layers[1])
 
     assert max(leaf.size for leaf in jax.eval_shape(kept, X)) == X.size // 4 * (4 + 8)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_both_ways_to_pass_the_views_end_as_two_layers(stacked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs, new averages and gradients of a whole network, in float64."""
+    heads = m.MLP(8, 4, dtype=jnp.float64), m.MLP(8, 4, dtype=jnp.float64)
+    encoder = models.resnet((1,), (16,), block="bottleneck", stem_channels=4, dtype=jnp.float64)
+    network = m.Byol(encoder, *heads).network()
+    mesh = parallel.data_mesh(jax.devices()[:1])
+
+    def on_one(variables: Any, views: jax.Array) -> Any:
+        def loss(params: Any) -> Any:
+            outputs, moved = apply_to_views(network, {**variables, "params": params}, views, stacked=stacked)
+            return jnp.sum(jnp.square(outputs.prediction)), (outputs, moved)
+
+        return jax.grad(loss, has_aux=True)(variables["params"])
+
+    run = jax.shard_map(on_one, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+    narrow = m.Byol(encoder.clone(dtype=jnp.float32), *(head.clone(dtype=jnp.float32) for head in heads)).network()
+    views = np.random.default_rng(3).normal(size=(2, 6, 8, 8, 3))
+    born = jax.jit(lambda: narrow.init(jax.random.key(0), views[0].astype(np.float32), True))()
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # flax's BatchNorm in the heads mixes both widths
+        variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), born)
+        wanted = jax.jit(run)(variables, views)
+        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, default, **forms: forms.get("cuda", default)(*args))
+        assert_close(jax.jit(lambda *given: run(*given))(variables, views), wanted, 1e-9, least=1e-3)  # biases before norms
 
 
 def test_running_averages_want_a_layer_before() -> None:
