@@ -139,7 +139,8 @@ def _backward(
 
     def parts(x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
         centred, dy = at_least_float32(x) - mean, at_least_float32(dy)
-        return centred, jnp.where(centred * (rsqrt * scale) + bias > 0, dy, 0) if with_relu else dy
+        # Not "+ bias > 0", which is the same: a GPU's program then keeps the answer from the way there, a byte for each number.
+        return centred, jnp.where(centred * (rsqrt * scale) > -bias, dy, 0) if with_relu else dy
 
     centred, dy = parts(x, gradients[0])
     # The barrier keeps XLA from writing what both passes share to memory, and from adding up the views' sums in a third one. And what is

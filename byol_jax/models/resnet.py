@@ -167,7 +167,8 @@ class ResNet(nn.Module):
 
     @property
     def unstacked_on(self) -> tuple[str, ...]:
-        """Platforms whose libraries add the shortcut within a joined convolution only if both views have the same kernel."""
+        """Platforms where one view had better pass after the other: a GPU's library adds the shortcut within a joined convolution, but not
+        within one that has a kernel for each view."""
         return ("gpu",) if self.block == "bottleneck" and self.norm == "batch" else ()
 
     def _check(self) -> None:
