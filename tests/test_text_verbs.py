@@ -14,7 +14,7 @@ from byol_jax import build, cli, config, data, parallel
 from byol_jax.augment import kind_of
 from byol_jax.bench import setup
 from byol_jax.plan import cache, topology
-from byol_jax.plan.compile import lower
+from byol_jax.plan.compile import trace
 from byol_jax.plan.inputs import look
 from tests.data.words import WORDS, learned, sentences
 
@@ -173,7 +173,7 @@ def test_a_plan_needs_no_texts_and_depends_on_the_tokenizer(config_file: str, tm
     """Nothing is read of a corpus that is elsewhere; and another vocabulary is another program."""
     spec = config.load(config_file, [("data.path", "elsewhere.jsonl")])
     inputs = look(spec, examples=64, classes=2)
-    state, _ = lower(spec, parallel.data_mesh(), inputs)
+    state, _ = trace(spec, parallel.data_mesh(), inputs)
     words = data.Tokenizer(str(spec.text.tokenizer))
     assert words.vocab in {leaf.shape[0] for leaf in jax.tree.leaves(state.online["params"]["encoder"])}
     larger = data.train_tokenizer([*sentences(50), "xylophone quartz"], tmp_path / "tokenizer.json", vocab=500)
