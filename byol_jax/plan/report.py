@@ -49,7 +49,7 @@ def memory(spec: Spec, topology: Topology, compiled: Compiled) -> list[str]:
         rows = [
             ("state and batch", quantity(compiled.arguments, "B")),
             ("temporaries", quantity(compiled.temporaries, "B")),
-            ("program", quantity(compiled.code, "B")),
+            *([("program", quantity(compiled.code, "B"))] if compiled.code else []),  # a GPU's compiler does not say
             ("at the peak", f"{quantity(compiled.peak, 'B')}{of}: {judged}"),
         ]
         lines = table(rows)
