@@ -8,12 +8,14 @@ dropped, and a batch may hold the end of one epoch and the start of the next.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 _MASK = (1 << 64) - 1
+
+Step = tuple[np.ndarray, np.ndarray]  # example indices int64[b] and their epochs int64[b]
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def lookup(positions: np.ndarray, *, n: int, seed: int) -> tuple[np.ndarray, np.
     return index, epoch
 
 
-def batches(*, n: int, batch_size: int, seed: int, start_step: int = 0, shard: Shard = Shard()) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(*, n: int, batch_size: int, seed: int, start_step: int = 0, shard: Shard = Shard()) -> Generator[Step, None, None]:
     """The endless sequence of (example index int64[b], epoch int64[b]) of this process, from global batch ``start_step`` on.
 
     Args:
@@ -89,7 +91,7 @@ def batches(*, n: int, batch_size: int, seed: int, start_step: int = 0, shard: S
     return _batches(n, batch_size, check_seed(seed), start_step, rows)
 
 
-def _batches(n: int, batch_size: int, seed: int, step: int, rows: range) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(n: int, batch_size: int, seed: int, step: int, rows: range) -> Generator[Step, None, None]:
     offsets = np.arange(rows.start, rows.stop, dtype=np.int64)
     while True:
         yield lookup(step * batch_size + offsets, n=n, seed=seed)

@@ -5,16 +5,17 @@ Same numbers in, same batches out.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
 
 from byol_jax.data import fetch, order, reading
 from byol_jax.data.fetch import Candidates, Census, Fetch
-from byol_jax.data.order import Shard
+from byol_jax.data.order import Shard, Step
 from byol_jax.data.prefetch import Batch, Batches
 from byol_jax.data.reading import Recipe
 from byol_jax.data.records import Window, WindowedSource
@@ -22,7 +23,6 @@ from byol_jax.data.source import Source
 from byol_jax.data.vision import tf
 
 AT_ONCE = 8  # examples a call of Python reads: a call costs as much as decoding a small image
-Step = tuple[np.ndarray, np.ndarray]  # example indices int64[b] and their epochs int64[b]
 
 
 def train_batches(
@@ -127,7 +127,7 @@ def _epochs(source: WindowedSource, seed: int, position: int) -> Iterator[tuple[
 
 def _in_order(
     windows: Iterator[tuple[int, Window]], n: int, batch_size: int, position: int, rows: range, waiting: Waiting
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """This process's rows of each batch, from windows read in order; what is not its own is never decoded."""
     mine: list[tuple[int, int]] = []
     for epoch, window in windows:
@@ -149,7 +149,7 @@ def _step(pairs: list[tuple[int, int]]) -> Step:
 
 
 def _run(
-    steps: Iterator[Step],
+    steps: Generator[Step, None, None],
     get: Fetch,
     decoded: Callable[[Any, Any], Any],
     finish: Callable[..., dict[str, Any]],
@@ -164,7 +164,7 @@ def _run(
     parallel = threads or tf.data.AUTOTUNE
 
     def feed() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        with get.remembering():
+        with get.remembering(), contextlib.closing(steps):  # one that the garbage collector had to end took it half a minute
             for index, epoch in steps:
                 for some in (slice(start, start + AT_ONCE) for start in range(0, len(index), AT_ONCE)):
                     if get.stop.is_set():

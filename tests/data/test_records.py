@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -189,3 +191,24 @@ def test_some_examples_spread_over_a_split_or_the_head_of_a_stream(place: Path):
     assert data.spread(source, N) is source
     with pytest.raises(ValueError, match="count = 0"):
         data.spread(source, 0)
+
+
+def test_closing_a_stream_closes_its_reader(place: Path, monkeypatch):
+    if "array_record" in place.name:
+        pytest.skip("has no reader: it goes to each record by itself")
+    closed, shuffled = threading.Event(), TfdsStream.shuffled
+
+    def watched(self, *where):
+        try:
+            yield from shuffled(self, *where)
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(TfdsStream, "shuffled", watched)
+    gc.collect()
+    gc.disable()  # which would close it too, at a time of its own
+    try:
+        first(2, data.tfds("tiny_pictures", "train", data_dir=place), batch_size=4, seed=0)
+        assert closed.wait(timeout=20)
+    finally:
+        gc.enable()
