@@ -41,10 +41,11 @@ def hsv(image: jax.Array, saturation: jax.typing.ArrayLike = 1.0, hue: jax.typin
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     per_chroma = jnp.where(chroma > 0, 1.0 / jnp.where(chroma > 0, chroma, 1.0), 0.0)
+    # Not "red == value": a compiler that makes the channels twice may round them differently, and none is the largest then.
     sixths = jnp.where(
-        red == value,
+        (red >= green) & (red >= blue),
         (green - blue) * per_chroma,
-        jnp.where(green == value, 2.0 + (blue - red) * per_chroma, 4.0 + (red - green) * per_chroma),
+        jnp.where(green >= blue, 2.0 + (blue - red) * per_chroma, 4.0 + (red - green) * per_chroma),
     )
     sixths = sixths + 6.0 * hue
     chroma = jnp.minimum(chroma * saturation, value)

@@ -20,7 +20,8 @@ def to_hsv(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     value, chroma = image.max(-1), image.max(-1) - image.min(-1)
     safe = jnp.where(chroma > 0, chroma, 1.0)
-    hue = jnp.where(red == value, (green - blue) / safe, jnp.where(green == value, 2 + (blue - red) / safe, 4 + (red - green) / safe))
+    turns = [(green - blue) / safe, 2 + (blue - red) / safe, 4 + (red - green) / safe]
+    hue = jnp.select([image.argmax(-1) == k for k in range(3)], turns)
     return jnp.where(chroma > 0, (hue / 6) % 1.0, 0.0), jnp.where(value > 0, chroma / jnp.where(value > 0, value, 1.0), 0.0), value
 
 
