@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from byol_jax.models import pointwise
+from byol_jax.models.averages import averaged
 from byol_jax.models.convolution import convolve
 from byol_jax.models.pointwise import Normalised
 
@@ -120,7 +121,7 @@ def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float, with_relu: bool
 ) -> tuple[Normalised, Residuals]:
     wide, over = at_least_float32(x), tuple(range(x.ndim - 1))
-    mean, square = _over_devices(wide.mean(over), jnp.square(wide).mean(over), axis_name)
+    mean, square = averaged(axis_name, wide.mean(over), jnp.square(wide).mean(over))
     var = jnp.maximum(0, square - jnp.square(mean))
     rsqrt = jax.lax.rsqrt(var + epsilon)
     return (normalized(x, scale, bias, mean, rsqrt, with_relu), mean, var), (x, scale, bias, mean, rsqrt)
@@ -147,18 +148,10 @@ def _backward(
     # the same for all rows stays outside of the sum: a CPU's would have it written for each row.
     x, again, along_bias, along_centred = jax.lax.optimization_barrier((x, gradients[0], dy.sum(over), (dy * centred).sum(over)))
     along_scale = along_centred * rsqrt
-    shift, slope = _over_devices(along_bias / rows, along_scale / rows, axis_name)
+    shift, slope = averaged(axis_name, along_bias / rows, along_scale / rows)
     centred, dy = parts(x, again)
     dx = (dy - shift - centred * (rsqrt * slope)) * (rsqrt * scale)
     return dx.astype(x.dtype), along_scale, along_bias
-
-
-def _over_devices(first: jax.Array, second: jax.Array, axis_name: Any) -> tuple[jax.Array, jax.Array]:
-    """The means over the devices of two vectors, in one message, which one device does not send."""
-    if axis_name is None or jax.lax.axis_size(axis_name) == 1:
-        return first, second
-    both = jax.lax.pmean(jnp.stack([first, second]), axis_name)
-    return both[0], both[1]
 
 
 _written_out.defvjp(_forward, _backward)

@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from byol_jax.models.averages import averaged, several
+
 WIDENS = 4  # outputs for each input from which on the covariance, of C x C, is cheap beside the product, of C x D
 SPARE = 8  # channels that the ones take: tensor cores want multiples of 8
 _exact = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)  # of small matrices that stand for long sums
@@ -69,12 +71,10 @@ def _forward(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array,
 
 
 def _over_devices(own_mean: jax.Array, own_var: jax.Array, kernel: jax.Array, axis_name: Any) -> tuple[jax.Array, jax.Array]:
-    """(mean of x, variance of x W) over the devices, in one message."""
-    if axis_name is None or jax.lax.axis_size(axis_name) == 1:
+    """(mean of x, variance of x W) over the devices."""
+    if not several(axis_name):
         return own_mean, jnp.maximum(0, own_var)
-    own_square = own_var + jnp.square(_exact(own_mean, kernel))
-    both = jax.lax.pmean(jnp.concatenate([own_mean, own_square]), axis_name)
-    mean, square = both[: len(own_mean)], both[len(own_mean) :]
+    mean, square = averaged(axis_name, own_mean, own_var + jnp.square(_exact(own_mean, kernel)))
     return mean, jnp.maximum(0, square - jnp.square(_exact(mean, kernel)))
 
 
@@ -87,9 +87,7 @@ def _backward(axis_name: Any, epsilon: float, kept: Kept, gradients: Normalised)
     along_bias = sums[channels]
     centred = sums[:channels] - jnp.outer(x_mean, along_bias)  # (x - mean)' dy
     along_scale = (kernel * centred).sum(0) * rsqrt
-    shift, slope = along_bias / len(rows), along_scale / len(rows)
-    if axis_name is not None and jax.lax.axis_size(axis_name) > 1:
-        shift, slope = jax.lax.pmean(jnp.stack([shift, slope]), axis_name)
+    shift, slope = averaged(axis_name, along_bias / len(rows), along_scale / len(rows))
     fall, factor = rsqrt * slope, rsqrt * scale
     off = own_mean - x_mean  # 0 on one device
     own_y = _exact(off, kernel)
