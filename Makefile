@@ -28,7 +28,7 @@ demo: .venv/ready
 	$(BIN)/byol-jax report --workdir $(RUN)
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow

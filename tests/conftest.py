@@ -1,17 +1,21 @@
 """Every test sees eight fake devices, strict dtype promotion and (pyproject.toml) warnings as errors."""
 
+import gc
 import os
 from pathlib import Path
+
+from tests import quick
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Most of what a test compiles runs once: unoptimised it is ready a quarter sooner. test_golden_resnet.py compiles as users do.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick.FLAGS}"  # test_golden_resnet.py compiles as users do
 
 import chex
 import jax
 
+# Tracing makes millions of small objects and hardly a cycle; at Python's threshold of 700 it looks for cycles all the time.
+gc.set_threshold(200_000, 20, 20)
 chex.set_n_cpu_devices(8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Many tests compile the same programs, some in several processes: that was most of the suite's time.

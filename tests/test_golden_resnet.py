@@ -32,7 +32,7 @@ from byol_jax.views import IMAGENET_MEAN, IMAGENET_STD
 
 GOLDEN = Path(os.environ.get("BYOL_GOLDEN_DIR", Path(__file__).parent / "golden"))
 
-as_users_do = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "3"})
+as_users_do = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "3", "xla_cpu_use_fusion_emitters": True})
 
 
 # The fixtures: weights by rule, under the official names, and where each of them stands in our trees.

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import quick
+
 PROGRAM = Path(__file__).parent / "train" / "tiny_run.py"
 STEPS = 23
 
@@ -24,7 +26,12 @@ def cache(tmp_path_factory):
 
 
 def start(workdir: Path, cache: Path, **options: object) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "XLA_FLAGS": ""}
+    env = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": quick.FLAGS,
+    }
     words = [f"{name}={value}" for name, value in options.items()]
     command = [sys.executable, str(PROGRAM), str(workdir), str(STEPS), *words]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)

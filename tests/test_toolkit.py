@@ -172,9 +172,6 @@ def test_texts_are_attacked_in_training_where_words_are_embedded() -> None:
     for passes in (clean, method.Adversary(augment.Embeddings(8), method.Ball("linf", 0.5), random_start=False)):
         one = dataclasses.replace(plain, passes=passes)
         state = byol.init(one, optax.sgd(0.1), jax.random.key(0), batch, mesh=mesh)
-        step = jax.jit(
-            byol.make_train_step(one, optax.sgd(0.1), ema=byol.ema_decay(0.9, 5), mesh=mesh),
-            compiler_options={"xla_backend_optimization_level": "0"},
-        )
+        step = jax.jit(byol.make_train_step(one, optax.sgd(0.1), ema=byol.ema_decay(0.9, 5), mesh=mesh))
         losses.append(float(step(state, batch)[1]["loss"]))
     assert losses[1] > losses[0] + 0.1

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from byol_jax import data
+from tests import quick
 from tests.data.words import sentences
 from tests.test_text_run import TINY
 
@@ -43,7 +44,7 @@ def start(words: list[str], cache: Path, count: int, **variables: str) -> list[s
         port = s.getsockname()[1]
     started = []
     for index in range(count):
-        env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, "XLA_FLAGS": quick.FLAGS, "PYTHONPATH": str(ROOT)}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **variables}
         if count > 1:
             env |= {"BYOL_COORDINATOR": f"127.0.0.1:{port}", "BYOL_PROCESS_COUNT": str(count), "BYOL_PROCESS_INDEX": str(index)}

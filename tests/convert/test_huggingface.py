@@ -41,7 +41,7 @@ class Golden:
 
 def states(fields: dict[str, Any], variables: Any, ids: np.ndarray, **options: Any) -> np.ndarray:
     module = models.TextEncoder(**fields)
-    run = jax.jit(partial(module.apply, train=False, **options), compiler_options={"xla_backend_optimization_level": "0"})
+    run = jax.jit(partial(module.apply, train=False, **options))
     return np.asarray(run(variables, ids))
 
 

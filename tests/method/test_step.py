@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 import chex
 import jax
@@ -28,14 +27,13 @@ def noisy(keys: jax.Array, batch: dict) -> dict:
 
 
 # Unoptimised, these small steps compile in half the time; test_golden_resnet.py compiles as users do.
-jitted = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
 
 
 def run(method, batch, mesh, steps=3, tx=None, **options):
     """States and metrics after each of some steps."""
     tx = tx or m.lars(RATE)
     state = m.init(method, tx, jax.random.key(1), batch, mesh=mesh)
-    step = jitted(m.make_train_step(method, tx, ema=EMA, mesh=mesh, **options))
+    step = jax.jit(m.make_train_step(method, tx, ema=EMA, mesh=mesh, **options))
     done = []
     for _ in range(steps):
         state, metrics = step(state, batch)
@@ -143,7 +141,7 @@ def test_accumulation_is_the_mean_over_interleaved_micro_batches(method, batch, 
     tx = optax.sgd(1.0)
     before = m.init(method, tx, jax.random.key(1), batch, mesh=mesh(1))
     after, metrics = run(method, batch, mesh(1), steps=1, tx=tx, accumulate=2)[0]
-    step = jitted(m.make_train_step(method, tx, ema=EMA, mesh=mesh(1)))
+    step = jax.jit(m.make_train_step(method, tx, ema=EMA, mesh=mesh(1)))
     even, odd = ({name: x[start::2] for name, x in batch.items()} for start in (0, 1))
     first, first_metrics = step(before, even)
     second, second_metrics = step(before.replace(online={**before.online, "batch_stats": first.online["batch_stats"]}), odd)
@@ -188,7 +186,7 @@ def test_the_probe_learns_and_teaches_the_encoder_nothing(method, batch, mesh) -
 
 def test_traced_once_and_the_state_is_donated(method, batch, mesh) -> None:
     tx = m.lars(RATE)
-    step = jitted(chex.assert_max_traces(m.make_train_step(method, tx, ema=EMA, mesh=mesh(8)), 1), donate_argnums=0)
+    step = jax.jit(chex.assert_max_traces(m.make_train_step(method, tx, ema=EMA, mesh=mesh(8)), 1), donate_argnums=0)
     first = state = m.init(method, tx, jax.random.key(0), batch, mesh=mesh(8))
     for _ in range(3):
         state, _ = step(state, batch)

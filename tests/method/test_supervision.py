@@ -17,7 +17,6 @@ from byol_jax.method.norms import apply_to_views
 from byol_jax.method.supervision import labels_of
 
 EMA = m.ema_decay(0.9, 10)
-unpolished = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})  # compiles in half the time
 KIND = np.asarray([0, 1, 2, -1] * 4, np.int32)
 SOLD = np.asarray([-1, 1, -1, 0] * 4, np.int32)
 
@@ -26,7 +25,7 @@ def after_one_step(method: m.Byol, batch: Any, mesh: Any) -> tuple[Any, Any, Any
     """States before and after a step of SGD at rate 1, whose change is the gradient, and its metrics."""
     tx = optax.sgd(1.0)
     state = m.init(method, tx, jax.random.key(1), batch, mesh=mesh)
-    after, metrics = unpolished(m.make_train_step(method, tx, ema=EMA, mesh=mesh))(state, batch)
+    after, metrics = jax.jit(m.make_train_step(method, tx, ema=EMA, mesh=mesh))(state, batch)
     return jax.device_get(state), jax.device_get(after), jax.device_get(metrics)
 
 
@@ -65,7 +64,7 @@ def test_the_encoder_gets_the_weighted_gradient_of_the_labels_and_the_head_all_o
         logits = given.embedding[0][labelled] @ params["probe"]["kernel"] + params["probe"]["bias"]
         return -(wanted * jax.nn.log_softmax(logits)).sum(-1).mean()
 
-    value, grads = unpolished(jax.value_and_grad(label_loss))(before.trained)
+    value, grads = jax.jit(jax.value_and_grad(label_loss))(before.trained)
     close(metrics["probe_loss"], value)
     close(metrics["probe_loss"], watched["probe_loss"])
     close(metrics["loss"], watched["loss"])
@@ -83,7 +82,7 @@ def test_two_label_sets_learn_as_each_would_alone(method: m.Byol, batch: Any, me
     two = dataclasses.replace(method, num_classes={"kind": 3, "sold": 2}, reach=m.let_through(1.0))
     start = m.init(two, tx, jax.random.key(1), {**views, "label_kind": KIND, "label_sold": SOLD}, mesh=mesh(2))
     assert {name: leaf["kernel"].shape for name, leaf in start.probe.items()} == {"kind": (6, 3), "sold": (6, 2)}
-    step = unpolished(m.make_train_step(two, tx, ema=EMA, mesh=mesh(2)))
+    step = jax.jit(m.make_train_step(two, tx, ema=EMA, mesh=mesh(2)))
 
     def of(kind: np.ndarray, sold: np.ndarray) -> tuple[Any, Any]:
         after, metrics = step(start, {**views, "label_kind": kind, "label_sold": sold})
@@ -100,7 +99,7 @@ def test_two_label_sets_learn_as_each_would_alone(method: m.Byol, batch: Any, me
 
     one = dataclasses.replace(two, num_classes=3)
     state = dataclasses.replace(start, probe=start.probe["kind"], opt_state=tx.init({}))
-    alone, told = unpolished(m.make_train_step(one, tx, ema=EMA, mesh=mesh(2)))(state, {**views, "label": KIND})
+    alone, told = jax.jit(m.make_train_step(one, tx, ema=EMA, mesh=mesh(2)))(state, {**views, "label": KIND})
     close(metrics["probe_loss_kind"], told["probe_loss"])
     close(kind["online"], moved(jax.device_get(state), jax.device_get(alone))["online"])
 
@@ -123,7 +122,7 @@ def test_off_the_compiled_step_costs_what_it_did(method: m.Byol, batch: Any, mes
     def program(method: m.Byol) -> Any:
         state = jax.eval_shape(partial(m.init, method, optax.sgd(1.0), batch=batch, mesh=mesh(1)), jax.random.key(0))
         step = m.make_train_step(method, optax.sgd(1.0), ema=EMA, mesh=mesh(1))
-        return unpolished(step).lower(state, batch)
+        return jax.jit(step).lower(state, batch)
 
     def by_hand(logits: jax.Array, labels: jax.Array) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)

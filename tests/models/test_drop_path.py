@@ -20,7 +20,6 @@ DRAW = np.random.default_rng(0)
 IMAGES = DRAW.normal(size=(4, 8, 8, 3)).astype(np.float32)
 TOKENS = np.asarray([[5, 6, 7, 8], [9, 4, 0, 0], [3, 3, 3, 0], [1, 2, 0, 0]], np.int32)
 SIZES: dict[str, Any] = {"layers": 1, "hidden": 8, "heads": 2, "mlp": 16}
-unpolished = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})  # compiles in half the time
 
 
 class Dropped(nn.Module):
@@ -60,7 +59,7 @@ def test_off_it_leaves_no_trace_and_evaluation_knows_nothing_of_it(name: str) ->
     plain, x = encoders()[name]
     dropping = encoders(drop_path=0.5)[name][0]
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    variables, again = (unpolished(partial(module.init, train=True))(rngs, x) for module in (plain, dropping))
+    variables, again = (jax.jit(partial(module.init, train=True))(rngs, x) for module in (plain, dropping))
     jax.tree.map(np.testing.assert_array_equal, variables, again)
 
     def program(module: nn.Module, train: bool) -> str:
@@ -77,9 +76,9 @@ def test_a_resnet_whose_branches_are_all_kept_or_all_dropped() -> None:
     """One block without a projection, so that what is left of it is the stem: relu(stem + kept branch / (1 - rate))."""
     options: dict[str, Any] = {"bn_axis": None, "norm": "group", "shortcut": "shape"}
     module = models.resnet((1,), (16,), drop_path=0.5, **options)
-    variables = unpolished(partial(module.init, train=False))(jax.random.key(0), IMAGES)
-    y = np.asarray(unpolished(lambda v, k: module.apply(v, IMAGES, True, rngs={"dropout": k}))(variables, jax.random.key(0)))
-    outputs = unpolished(lambda v: module.apply(v, IMAGES, False, capture_intermediates=True)[1]["intermediates"])(variables)
+    variables = jax.jit(partial(module.init, train=False))(jax.random.key(0), IMAGES)
+    y = np.asarray(jax.jit(lambda v, k: module.apply(v, IMAGES, True, rngs={"dropout": k}))(variables, jax.random.key(0)))
+    outputs = jax.jit(lambda v: module.apply(v, IMAGES, False, capture_intermediates=True)[1]["intermediates"])(variables)
     stem = np.asarray(outputs["stem_norm"]["__call__"][-1])
     branch = np.asarray(outputs["stage0_block0"]["norm_1"]["__call__"][-1])
     without, doubled = (np.maximum(stem + factor * branch, 0).mean((1, 2)) for factor in (0, 2))
@@ -91,9 +90,9 @@ def test_a_resnet_whose_branches_are_all_kept_or_all_dropped() -> None:
 def test_both_branches_of_a_layer_are_drawn_apart() -> None:
     stack = Stack(1, {"heads": 2, "mlp": 16, "norm_first": True}, drop_path=0.5)
     x = jnp.asarray(DRAW.normal(size=(64, 3, 8)), jnp.float32)
-    variables = unpolished(lambda key: stack.init(key, x, None, False))(jax.random.key(0))
+    variables = jax.jit(lambda key: stack.init(key, x, None, False))(jax.random.key(0))
     variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)
-    y = np.asarray(unpolished(lambda v, k: stack.apply(v, x, None, True, rngs={"dropout": k}))(variables, jax.random.key(0)))
+    y = np.asarray(jax.jit(lambda v, k: stack.apply(v, x, None, True, rngs={"dropout": k}))(variables, jax.random.key(0)))
     untouched = (y == np.asarray(x)).all((1, 2)).mean()
     assert 0.05 < untouched < 0.5  # a quarter, 16 of 64: within 4 standard deviations (0.054 each)
 
@@ -103,13 +102,13 @@ def test_layers_in_a_loop_are_dropped_at_their_own_rates() -> None:
     block = {"heads": 2, "mlp": 16, "norm_first": True}
     x = jnp.asarray(DRAW.normal(size=(256, 1, 8)), jnp.float32)
     one, loop = (Stack(2, block, remat=scan, scan=scan, drop_path=0.8) for scan in (False, True))
-    variables = unpolished(lambda key: one.init(key, x, None, False))(jax.random.key(0))
+    variables = jax.jit(lambda key: one.init(key, x, None, False))(jax.random.key(0))
     zero = jax.tree.map(jnp.zeros_like, variables["params"]["block_0"])
     only_last = {"block_0": zero, "block_1": jax.tree.map(lambda leaf: leaf + 0.1, variables["params"]["block_1"])}
     only_first = {"block_0": only_last["block_1"], "block_1": zero}
     for params, rate in ((only_first, 0.4), (only_last, 0.8)):
         for stack, tree in ((one, params), (loop, stacked(params))):
-            run = unpolished(lambda p, stack=stack: stack.apply({"params": p}, x, None, True, rngs={"dropout": jax.random.key(0)}))
+            run = jax.jit(lambda p, stack=stack: stack.apply({"params": p}, x, None, True, rngs={"dropout": jax.random.key(0)}))
             y = run(tree)
             untouched = float((y == x).all((1, 2)).mean())
             assert abs(untouched - rate**2) < 4 * np.sqrt(rate**2 * (1 - rate**2) / 256)

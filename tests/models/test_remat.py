@@ -26,7 +26,7 @@ def pair(block: str = "basic", **options: Any) -> tuple[models.ResNet, models.Re
 
 def born(model: nn.Module) -> Any:
     """Its variables; compiled without optimisation, since initialisers are many and run once."""
-    init = jax.jit(lambda key: model.init(key, IMAGES, True), compiler_options={"xla_backend_optimization_level": "0"})
+    init = jax.jit(lambda key: model.init(key, IMAGES, True))
     return init(jax.random.key(0))
 
 

@@ -20,7 +20,7 @@ IMAGES = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype(np.float32)
 
 def born(model: models.ResNet) -> dict:
     """Its variables; compiled without optimisation, since initialisers are many and run once."""
-    init = jax.jit(lambda key: model.init(key, IMAGES, True), compiler_options={"xla_backend_optimization_level": "0"})
+    init = jax.jit(lambda key: model.init(key, IMAGES, True))
     return init(jax.random.key(0))
 
 

@@ -27,7 +27,6 @@ ENCODERS: dict[str, tuple[nn.Module, np.ndarray]] = {
     "text": (models.TextEncoder(12, layers=2, hidden=8, heads=2, mlp=16, positions=6), TOKENS),
     "vit": (models.ViT(layers=2, hidden=8, heads=2, mlp=16, patch=4), IMAGES),
 }
-unpolished = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})  # compiles in half the time
 RNGS = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
 
 
@@ -126,7 +125,7 @@ def test_bfloat16_computes_in_it_and_returns_float32(name: str) -> None:
     variables = shaken(encoder, x, True)
     narrow = encoder.clone(dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes(narrow, x, True))} == {jnp.dtype("float32")}
-    y, wanted = (unpolished(partial(module.apply, train=False))(variables, x) for module in (narrow, encoder))
+    y, wanted = (jax.jit(partial(module.apply, train=False))(variables, x) for module in (narrow, encoder))
     assert y.dtype == jnp.float32
     assert 1e-4 < float(jnp.abs(y - wanted).max()) < 0.1 * float(jnp.abs(wanted).max())
     jaxpr = jax.make_jaxpr(lambda v: narrow.apply(v, x, False))(variables)
@@ -158,7 +157,7 @@ def gradients(name: str, remat: bool, scan: bool) -> tuple[Any, jax.Array]:
         y = module.apply({"params": params}, x, True)
         return jnp.square(y).mean(), y
 
-    return unpolished(jax.grad(loss, has_aux=True))(params)
+    return jax.jit(jax.grad(loss, has_aux=True))(params)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -173,7 +172,7 @@ def test_remat_and_scan_change_no_output_and_no_gradient(name: str, remat: bool,
 def test_remat_draws_the_same_dropout() -> None:
     encoder, x = ENCODERS["text"]
     (variables, y), (same, again) = (
-        unpolished(lambda rngs, module=encoder.clone(remat=remat): (v := module.init(rngs, x, True), module.apply(v, x, True, rngs=rngs)))(
+        jax.jit(lambda rngs, module=encoder.clone(remat=remat): (v := module.init(rngs, x, True), module.apply(v, x, True, rngs=rngs)))(
             RNGS
         )
         for remat in (False, True)
@@ -184,7 +183,7 @@ def test_remat_draws_the_same_dropout() -> None:
 
 def test_scan_draws_weights_and_dropout_for_each_layer() -> None:
     stack = Stack(2, {"heads": 2, "mlp": 16, "norm_first": True, "dropout": 0.5}, scan=True)
-    born = unpolished(lambda rngs: stack.init(rngs, X, None, True))(RNGS)
+    born = jax.jit(lambda rngs: stack.init(rngs, X, None, True))(RNGS)
     kernel = np.asarray(born["params"]["blocks"]["mlp_0"]["kernel"])
     assert kernel.shape == (2, 8, 16)
     assert np.abs(kernel[0] - kernel[1]).min() > 0
@@ -192,7 +191,7 @@ def test_scan_draws_weights_and_dropout_for_each_layer() -> None:
     # Zero weights but a bias of 1: each layer adds 0 or 2. One draw for both would leave no 2.
     variables = zeros(stack, X, None, True)
     variables["params"]["blocks"]["mlp_1"]["bias"] = jnp.ones((2, 8))
-    y = unpolished(lambda rngs: stack.apply(variables, jnp.zeros((4, 5, 8)), None, True, rngs=rngs))(RNGS)
+    y = jax.jit(lambda rngs: stack.apply(variables, jnp.zeros((4, 5, 8)), None, True, rngs=rngs))(RNGS)
     assert set(np.unique(y)) == {0.0, 2.0, 4.0}
 
 
@@ -224,7 +223,7 @@ def test_a_training_step_on_two_devices(name: str, stack_views: bool) -> None:
     method = m.Byol(encoder, m.MLP(hidden=8, out=8), m.MLP(hidden=8, out=8))
     tx = m.adamw(1e-3)
     before = m.init(method, tx, jax.random.key(0), views, mesh=mesh)
-    step = unpolished(m.make_train_step(method, tx, ema=m.constant_decay(0.9), mesh=mesh, stack_views=stack_views))
+    step = jax.jit(m.make_train_step(method, tx, ema=m.constant_decay(0.9), mesh=mesh, stack_views=stack_views))
     after, metrics = step(before, parallel.to_global(views, mesh))
     assert 0 < metrics["loss"] < 8
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after.online["params"], before.online["params"])

@@ -17,7 +17,6 @@ from byol_jax import method as m
 from byol_jax import models
 from byol_jax.models.vit import patch_projection, positions
 
-unpolished = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})  # compiles in half the time
 GOLDEN = Path(__file__).parents[1] / "golden" / "torch_vit_tiny.npz"
 HEADS, HIDDEN = 4, 16
 
@@ -56,7 +55,7 @@ def test_patch_projection_by_hand() -> None:
 
 def test_initialisation_is_moco_v3_s() -> None:
     encoder = models.ViT(layers=1, hidden=64, heads=4, mlp=256)
-    params = unpolished(partial(encoder.init, train=True))(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))["params"]
+    params = jax.jit(partial(encoder.init, train=True))(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))["params"]
     block = params["stack"]["block_0"]
     attention = block["attention"]
     square, wide = math.sqrt(6 / 128), math.sqrt(6 / 320)
@@ -109,7 +108,7 @@ def test_the_forward_pass_is_timm_s() -> None:
     assert jax.tree.map(np.shape, variables) == jax.tree.map(
         np.shape, jax.eval_shape(lambda: encoder.init(jax.random.key(0), images, False))
     )
-    np.testing.assert_allclose(unpolished(partial(encoder.apply, train=False))(variables, images), wanted, atol=2e-5)
+    np.testing.assert_allclose(jax.jit(partial(encoder.apply, train=False))(variables, images), wanted, atol=2e-5)
 
 
 def test_patches_are_read_row_by_row() -> None:
@@ -119,8 +118,8 @@ def test_patches_are_read_row_by_row() -> None:
     y[0, 5, 9, 1] = 1.0
     for layers in (0, 1):
         encoder = models.ViT(layers=layers, hidden=8, heads=2, mlp=8, patch=4)
-        variables = unpolished(partial(encoder.init, train=False))(jax.random.key(0), x)
-        run = unpolished(partial(encoder.apply, variables, train=False))
+        variables = jax.jit(partial(encoder.init, train=False))(jax.random.key(0), x)
+        run = jax.jit(partial(encoder.apply, variables, train=False))
         assert (float(jnp.abs(run(x) - run(y)).max()) > 1e-4) == (layers == 1)
 
 

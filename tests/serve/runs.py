@@ -17,6 +17,7 @@ from byol_jax import build, config
 from byol_jax.build import objects
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.evaluate import Encoder
+from tests import quick
 from tests.data.words import learned, sentences
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ def saved(workdir: Path, spec: config.Spec) -> Path:
 def serving(workdir: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process of ``byol-jax serve`` when it is ready, and its address; it is killed at the end if it has not left by itself."""
     command = [sys.executable, "-m", "byol_jax", "serve", "--workdir", str(workdir), "--port", "0", *flags]
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax")}
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick.FLAGS, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax")}
     with subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
