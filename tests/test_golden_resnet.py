@@ -32,6 +32,7 @@ from byol_jax.views import IMAGENET_MEAN, IMAGENET_STD
 
 GOLDEN = Path(os.environ.get("BYOL_GOLDEN_DIR", Path(__file__).parent / "golden"))
 
+# Steps are compiled as users compile them; outputs as every test does (tests/quick.py).
 as_users_do = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "3", "xla_cpu_use_fusion_emitters": True})
 
 
@@ -130,9 +131,9 @@ def forward(fixture: SimpleNamespace, dtype: type) -> dict:
     network = method.network()
     online, target = weights(fixture, "", dtype), weights(fixture, "target:", dtype)
     views = np.stack([batch["view1"], batch["view2"]])
-    evaluate = as_users_do(lambda variables, x: network.apply(variables, x, False))
+    evaluate = jax.jit(lambda variables, x: network.apply(variables, x, False))
     both = partial(apply_to_views, network)
-    train = as_users_do(jax.shard_map(both, mesh=mesh_of(1), in_specs=(P(), P(None, "data")), out_specs=P(), check_vma=False))
+    train = jax.jit(jax.shard_map(both, mesh=mesh_of(1), in_specs=(P(), P(None, "data")), out_specs=P(), check_vma=False))
     outputs = {}
 
     def record(key: str, made: m.Outputs, probe: dict, suffix: str = "") -> None:
