@@ -164,7 +164,7 @@ def _run(
     parallel = threads or tf.data.AUTOTUNE
 
     def feed() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        with get.remembering(), contextlib.closing(steps):  # one that the garbage collector had to end took it half a minute
+        with get.remembering(), contextlib.closing(steps):  # left to the garbage collector, the end of a reader took it 25 s
             for index, epoch in steps:
                 for some in (slice(start, start + AT_ONCE) for start in range(0, len(index), AT_ONCE)):
                     if get.stop.is_set():
