@@ -14,7 +14,9 @@ from byol_jax.models import winograd
 
 SMALL_MAP = 9  # pixels of the output up to which a CPU takes a product for each pixel of the kernel
 MEDIUM_MAP, ROWS = 36, 48  # the same, where the products have so many rows, and as many channels as Winograd's form asks for
-FEW_CHANNELS = 4  # of the input, up to which a GPU folds 2x2 pixels into channels
+FEW_CHANNELS = 4  # of the input, up to which a GPU folds pixels into channels
+ABREAST = (4, 2, 1)  # outputs of a row that it makes as one pixel then: as many as divide the row
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -30,8 +32,8 @@ def convolve(x: jax.Array, kernel: jax.Array, window_strides: Any, padding: Any,
     Of 3x3 convolutions that keep the map's size a CPU takes Winograd's form, in float32 and float64: with its gradients 0.4 to 0.85 of
     XLA's time (maps of 4 to 56 pixels a side, 64 to 512 channels, 8 to 128 images, 2 cores).
 
-    A GPU's matrix units take eight channels or more, and an image has three: the stem's 7x7 convolution took a tenth of a ResNet-50's
-    step (H200, bfloat16). There it is one of 4x4 on a quarter of the pixels, which have four times the channels.
+    A GPU's library takes 64 channels at a time, and an image has three: the stem's 7x7 convolution took a tenth of a ResNet-50's step
+    (H200, bfloat16). There it is one of 4x2 over 2x8 pixels as channels, 48, to four outputs at once.
 
     Args:
       x: [B, H, W, C].
@@ -55,6 +57,8 @@ def convolve(x: jax.Array, kernel: jax.Array, window_strides: Any, padding: Any,
         forms["cpu"] = lambda x, kernel: winograd.three_by_three(x, kernel, options.get("precision"))
     elif kernel.shape[:2] == (1, 1) or pixels <= (MEDIUM_MAP if _large(x, kernel, pixels) else SMALL_MAP):
         forms["cpu"] = lambda x, kernel: _by_pixel(x, kernel, strides, pads, options.get("precision"))
+    if keeps_size and kernel.shape[:2] == (3, 3):
+        forms["cuda"] = lambda x, kernel: _three_by_three(x, kernel, options.get("precision"))
     elif strides == (2, 2) and min(kernel.shape[:2]) > 1 and x.shape[-1] <= FEW_CHANNELS:
         forms["cuda"] = lambda x, kernel: _by_depth(x, kernel, pads, options)
     return jax.lax.platform_dependent(x, kernel, **forms, default=by_xla) if forms else by_xla(x, kernel)
@@ -94,19 +98,55 @@ def _met(size: int, side: int, taps: int, stride: int, low: int) -> Iterator[tup
             yield tap, slice(start, start + (last - first) * stride + 1, stride), (first, side - 1 - last)
 
 
+def _same_size(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=DIMENSIONS, precision=precision)
+
+
+_three_by_three = jax.custom_vjp(_same_size, nondiff_argnums=(2,))
+
+
+def _forward(x: jax.Array, kernel: jax.Array, precision: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _three_by_three(x, kernel, precision), (x, kernel)
+
+
+def _backward(precision: Any, kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    turned = jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))  # else XLA sees what it is, and takes the slower library call
+    _, pulled = jax.vjp(lambda kernel: _same_size(x, kernel, precision), kernel)
+    return _same_size(dy, turned, precision), *pulled(dy)
+
+
+_three_by_three.defvjp(_forward, _backward)
+
+
 def _by_depth(x: jax.Array, kernel: jax.Array, pads: Pads, options: dict[str, Any]) -> jax.Array:
-    """Two strides of a kernel are one of a kernel of half its side over 2x2 pixels as channels. What is odd gets a row of zeros first."""
+    """Two strides of a kernel are one of a kernel of half its side over 2x2 pixels as channels. What is odd gets a row of zeros first.
+
+    And several outputs of a row, each with a kernel that is moved on, are one of more channels, over more columns as channels.
+    """
     outputs = [_side(x, kernel, (2, 2), pads, axis) for axis in range(2)]
-    kernel = jnp.pad(kernel, (*((0, size % 2) for size in kernel.shape[:3]), (0, 0)))
-    sides = [2 * (count - 1) + side for count, side in zip(outputs, kernel.shape[:2], strict=True)]
+    abreast = next(count for count in ABREAST if outputs[1] % count == 0)
+    fold, channels = (2, 2 * abreast), x.shape[-1] % 2 if abreast == 1 else 0
+    down, right = kernel.shape[0], kernel.shape[1] + 2 * (abreast - 1)
+    down, right = down + down % 2, right + -right % fold[1]
+    moved = [_grown(kernel, down, right, channels, 2 * place) for place in range(abreast)]
+    kernel = jnp.stack(moved, axis=3).reshape(down, right, -1, abreast * kernel.shape[-1])
+    sides = 2 * (outputs[0] - 1) + down, 2 * (outputs[1] - abreast) + right
     edges = [(pads[axis][0], sides[axis] - x.shape[1 + axis] - pads[axis][0], 0) for axis in range(2)]
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, x.shape[-1] % 2, 0)))
-    deep = _folded(x, 1)
-    return jax.lax.conv_general_dilated(deep, _folded(kernel, 0), (1, 1), "VALID", **options)
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, channels, 0)))
+    y = jax.lax.conv_general_dilated(_folded(x, 1, fold), _folded(kernel, 0, fold), (1, 1), "VALID", **options)
+    return y.reshape(x.shape[0], *outputs, y.shape[-1] // abreast)
 
 
-def _folded(x: jax.Array, axis: int) -> jax.Array:
-    """Two neighbours along ``axis`` and the next one become channels: [..., 2 h, 2 w, C, ...] -> [..., h, w, 4 C, ...]."""
+def _grown(kernel: jax.Array, down: int, right: int, channels: int, place: int) -> jax.Array:
+    """With zeros: ``down`` x ``right`` pixels, the kernel's from column ``place`` on, and so many channels more."""
+    height, width = kernel.shape[:2]
+    return jnp.pad(kernel, ((0, down - height), (place, right - width - place), (0, channels), (0, 0)))
+
+
+def _folded(x: jax.Array, axis: int, fold: tuple[int, int]) -> jax.Array:
+    """So many neighbours along ``axis`` and the next one become channels: [..., f h, g w, C, ...] -> [..., h, w, f g C, ...]."""
     before, (height, width, channels), after = x.shape[:axis], x.shape[axis : axis + 3], x.shape[axis + 3 :]
-    split = x.reshape(*before, height // 2, 2, width // 2, 2, channels, *after)
-    return jnp.moveaxis(split, axis + 1, axis + 2).reshape(*before, height // 2, width // 2, 4 * channels, *after)
+    rows, columns = fold
+    split = x.reshape(*before, height // rows, rows, width // columns, columns, channels, *after)
+    return jnp.moveaxis(split, axis + 1, axis + 2).reshape(*before, height // rows, width // columns, rows * columns * channels, *after)

@@ -23,12 +23,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from byol_jax.models.averages import averaged, several
+from byol_jax.models.convolution import DIMENSIONS
 
 WIDENS = 4  # outputs for each input from which on the covariance, of C x C, is cheap beside the product, of C x D
 SPARE = 8  # channels that the ones take: tensor cores want multiples of 8
 _exact = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)  # of small matrices that stand for long sums
-
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 Normalised = tuple[jax.Array, jax.Array, jax.Array]
 Kept = tuple[jax.Array, ...]
@@ -56,7 +55,7 @@ def product_norm(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Ar
 
 def _forward(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float) -> tuple[Normalised, Kept]:
     channels, wide = x.shape[-1], kernel.dtype
-    kernel = kernel.astype(x.dtype).astype(wide)  # what the product would take: statistics are of that
+    kernel = _rounded(kernel, x.dtype)  # what the product would take: statistics are of that
     x = jax.lax.optimization_barrier(_with_ones(x))  # else each product that reads it has a copy
     rows = x.reshape(-1, x.shape[-1])
     moments = _sums(rows, rows, wide) / len(rows)
@@ -64,8 +63,9 @@ def _forward(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array,
     cov = moments[:channels, :channels] - jnp.outer(own_mean, own_mean)
     x_mean, var = _over_devices(own_mean, (kernel * _exact(cov, kernel)).sum(0), kernel, axis_name)
     rsqrt = jax.lax.rsqrt(var + epsilon)
-    folded = (kernel * (rsqrt * scale)).astype(x.dtype)
-    offset = bias - _exact(x_mean, folded.astype(wide))  # of the folded kernel as it is rounded, so that the mean stays exactly bias
+    folded = _rounded(kernel * (rsqrt * scale), x.dtype)
+    offset = bias - _weighted(x_mean, folded)  # of the folded kernel as it is rounded, so that the mean stays exactly bias
+    folded = folded.astype(x.dtype)
     y = _convolved(x, _with_row(folded, offset))
     return (y, _exact(x_mean, kernel), var), (x, kernel, scale, folded, own_mean, x_mean, cov, rsqrt)
 
@@ -94,8 +94,9 @@ def _backward(axis_name: Any, epsilon: float, kept: Kept, gradients: Normalised)
     spread = _exact(cov, kernel) + jnp.outer(off, own_y)  # (x - mean)' (x - mean) W / N
     left = along_bias / len(rows) - shift - own_y * fall
     dkernel = (centred + len(rows) * (jnp.outer(x_mean, left) - jnp.outer(off, shift) - spread * fall)) * factor
-    through, constant = _exact(kernel * (fall * factor), kernel.T), _exact(kernel, factor * shift)
-    away = _with_row(-through.astype(x.dtype), _exact(x_mean, through) - constant)
+    through = _rounded(_exact(kernel * (fall * factor), kernel.T), x.dtype)
+    constant = _weighted(shift, folded.T.astype(kernel.dtype))  # as rounded as what dy meets, like through: so dx adds up to 0
+    away = _with_row(-through.astype(x.dtype), _weighted(x_mean, through) - constant)
     dx = _convolved(gradients[0], folded.T) + _convolved(x, away)
     return dx, dkernel, along_scale, along_bias
 
@@ -106,6 +107,11 @@ product_norm.defvjp(_forward, _backward)
 def _sums(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
     """a' b: of each column of the one with each of the other, over the rows."""
     return jax.lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=dtype)
+
+
+def _weighted(weights: jax.Array, rows: jax.Array) -> jax.Array:
+    """The sum of the rows, each times its weight. Apart from what uses it: in one kernel, a GPU made it again for each of many threads."""
+    return jax.lax.optimization_barrier(_exact(weights, rows))
 
 
 def _convolved(x: jax.Array, weights: jax.Array) -> jax.Array:
@@ -122,6 +128,13 @@ def _with_ones(x: jax.Array) -> jax.Array:
 
 def _with_row(weights: jax.Array, row: jax.Array) -> jax.Array:
     """[C, D] -> [C + 8, D]: what the two ones meet adds up to ``row``, to twice the digits that a narrow dtype has."""
-    high = row.astype(weights.dtype)
-    low = (row - high.astype(row.dtype)).astype(weights.dtype)
+    high = _rounded(row, weights.dtype)
+    low = (row - high).astype(weights.dtype)
+    high = high.astype(weights.dtype)
     return jnp.concatenate([weights, high[None], low[None], jnp.zeros((SPARE - 2, weights.shape[1]), weights.dtype)])
+
+
+def _rounded(x: jax.Array, dtype: Any) -> jax.Array:
+    """``x`` with the digits of ``dtype``. A cast there and back says the same, but XLA leaves both out unless told not to."""
+    info = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(x, exponent_bits=info.nexp, mantissa_bits=info.nmant)

@@ -128,6 +128,20 @@ def test_in_bfloat16_the_means_are_the_biases(on_a_gpu: None) -> None:
     np.testing.assert_allclose(np.asarray(y, np.float64).std((0, 1, 2)), 1.0, rtol=5e-3)
 
 
+def test_no_rounding_is_a_cast_there_and_back() -> None:
+    """XLA leaves such casts out, in what it makes for a GPU in any case: mean and offset would be of other numbers than the product's."""
+
+    def loss(x: jax.Array) -> jax.Array:
+        return product_norm(x, jnp.asarray(KERNEL[0, 0]), PARAMS["scale"], PARAMS["bias"], None, 1e-5)[0].sum()
+
+    narrowed = set()
+    for step in jax.make_jaxpr(jax.grad(loss))(jnp.asarray(X, jnp.bfloat16)).eqns:
+        if step.primitive.name == "convert_element_type":
+            was, becomes = step.invars[0], step.outvars[0]
+            assert was not in narrowed, step
+            narrowed |= {becomes} if (was.aval.dtype, becomes.aval.dtype) == (jnp.float32, jnp.bfloat16) else set()
+
+
 def test_of_the_wide_activation_nothing_is_kept() -> None:
     def kept(x: jax.Array) -> list[jax.Array]:
         layers = jax.vjp(lambda x: product_norm(x, KERNEL[0, 0], PARAMS["scale"], PARAMS["bias"], None, 1e-5)[0], x)
