@@ -20,7 +20,7 @@ from byol_jax.models.convolution import convolve
 from byol_jax.models.drop_path import depth_rates, drop_path
 from byol_jax.models.norm import Groups, Norm, at_least_float32, relu
 from byol_jax.models.pointwise import WIDENS, Kernel
-from byol_jax.models.pool import max_pool
+from byol_jax.models.pool import relu_max_pool
 
 # Truncated normal with standard deviation 0.8796 / sqrt(fan_in): the official code does not widen it to make up for the truncation.
 fan_in_init = nn.initializers.variance_scaling(0.87962566103423978**2, "fan_in", "truncated_normal")
@@ -154,8 +154,8 @@ class ResNet(nn.Module):
         drops = iter(depth_rates(self.drop_path, sum(self.stage_sizes)) if self.drop_path and train else ())
 
         x = conv(self.width * self.stem_channels, 7 if big else 3, strides=2 if big else 1, name="stem_conv")(x)
-        x = norm(relu=True, name="stem_norm")(x)
-        x = max_pool(x, _explicit(self.padding, x.shape[1:3])) if big else x
+        x = norm(relu=not big, name="stem_norm")(x)
+        x = relu_max_pool(x, _explicit(self.padding, x.shape[1:3])) if big else x
         for s, (size, channels) in enumerate(zip(self.stage_sizes, self.channels, strict=True)):
             for b in range(size):
                 stride = 2 if b == 0 and s > 0 else 1

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from byol_jax.models.pool import max_pool
+from byol_jax.models.pool import max_pool, relu_max_pool
 
 
-def both(x: np.ndarray, pads: tuple) -> list[tuple[np.ndarray, np.ndarray]]:
+def both(x: np.ndarray, pads: tuple, with_relu: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     """(result, gradient) of ours and of flax's, for a gradient of whole numbers, whose sums are exact in any order."""
     found = []
-    for pool in (lambda x: max_pool(x, pads), lambda x: nn.max_pool(x, (3, 3), (2, 2), pads)):
+    ours = relu_max_pool if with_relu else max_pool
+    for pool in (lambda x: ours(x, pads), lambda x: nn.max_pool(nn.relu(x) if with_relu else x, (3, 3), (2, 2), pads)):
         y, back = jax.vjp(pool, jnp.asarray(x))
         dy = np.random.default_rng(1).integers(-9, 10, y.shape).astype(x.dtype)
         found.append((np.asarray(y), np.asarray(back(jnp.asarray(dy))[0])))
@@ -35,10 +36,11 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize("pads", [((0, 1), (0, 1)), ((1, 1), (1, 1)), ((1, 1), (0, 0)), ((0, 0), (1, 2))])
 @pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 7, 9, 2), (1, 5, 4, 1)])
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
-def test_as_flax_pools(shape: tuple[int, ...], pads: tuple, dtype: type) -> None:
-    """Small whole numbers: many ties, in every window."""
+@pytest.mark.parametrize("with_relu", [False, True])
+def test_as_flax_pools(shape: tuple[int, ...], pads: tuple, dtype: type, with_relu: bool) -> None:
+    """Small whole numbers: many ties, in every window, and windows without a positive number."""
     x = np.random.default_rng(0).integers(-2, 3, shape).astype(dtype)
-    (y, gradient), (expected, expected_gradient) = both(x, pads)
+    (y, gradient), (expected, expected_gradient) = both(x, pads, with_relu)
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(gradient.astype(np.float32), expected_gradient.astype(np.float32))
 
