@@ -16,7 +16,6 @@ SMALL_MAP = 9  # pixels of the output up to which a CPU takes a product for each
 MEDIUM_MAP, ROWS = 36, 48  # the same, where the products have so many rows, and as many channels as Winograd's form asks for
 FEW_CHANNELS = 4  # of the input, up to which a GPU folds pixels into channels
 ABREAST = (4, 2, 1)  # outputs of a row that it makes as one pixel then: as many as divide the row
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -57,8 +56,6 @@ def convolve(x: jax.Array, kernel: jax.Array, window_strides: Any, padding: Any,
         forms["cpu"] = lambda x, kernel: winograd.three_by_three(x, kernel, options.get("precision"))
     elif kernel.shape[:2] == (1, 1) or pixels <= (MEDIUM_MAP if _large(x, kernel, pixels) else SMALL_MAP):
         forms["cpu"] = lambda x, kernel: _by_pixel(x, kernel, strides, pads, options.get("precision"))
-    if keeps_size and kernel.shape[:2] == (3, 3):
-        forms["cuda"] = lambda x, kernel: _three_by_three(x, kernel, options.get("precision"))
     elif strides == (2, 2) and min(kernel.shape[:2]) > 1 and x.shape[-1] <= FEW_CHANNELS:
         forms["cuda"] = lambda x, kernel: _by_depth(x, kernel, pads, options)
     return jax.lax.platform_dependent(x, kernel, **forms, default=by_xla) if forms else by_xla(x, kernel)
@@ -96,27 +93,6 @@ def _met(size: int, side: int, taps: int, stride: int, low: int) -> Iterator[tup
         if first <= last:
             start = first * stride + tap - low
             yield tap, slice(start, start + (last - first) * stride + 1, stride), (first, side - 1 - last)
-
-
-def _same_size(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=DIMENSIONS, precision=precision)
-
-
-_three_by_three = jax.custom_vjp(_same_size, nondiff_argnums=(2,))
-
-
-def _forward(x: jax.Array, kernel: jax.Array, precision: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _three_by_three(x, kernel, precision), (x, kernel)
-
-
-def _backward(precision: Any, kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
-    turned = jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))  # else XLA sees what it is, and takes the slower library call
-    _, pulled = jax.vjp(lambda kernel: _same_size(x, kernel, precision), kernel)
-    return _same_size(dy, turned, precision), *pulled(dy)
-
-
-_three_by_three.defvjp(_forward, _backward)
 
 
 def _by_depth(x: jax.Array, kernel: jax.Array, pads: Pads, options: dict[str, Any]) -> jax.Array:

@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from byol_jax.models import pointwise
 from byol_jax.models.averages import averaged
-from byol_jax.models.convolution import DIMENSIONS, convolve
+from byol_jax.models.convolution import convolve
 from byol_jax.models.pointwise import Normalised
 
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
@@ -107,7 +107,7 @@ def product_norm(
     """``batch_norm`` of the convolution of x, [B, H, W, C], by a kernel [1, 1, C, D]; as one on a GPU."""
 
     def apart(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array) -> Normalised:
-        y = convolve(x, kernel.astype(x.dtype), (1, 1), "VALID", dimension_numbers=DIMENSIONS)
+        y = convolve(x, kernel.astype(x.dtype), (1, 1), "VALID", dimension_numbers=pointwise.DIMENSIONS)
         return batch_norm(y, scale, bias, axis_name, epsilon, with_relu)
 
     def joined(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array) -> Normalised:

@@ -23,11 +23,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from byol_jax.models.averages import averaged, several
-from byol_jax.models.convolution import DIMENSIONS
 
 WIDENS = 4  # outputs for each input from which on the covariance, of C x C, is cheap beside the product, of C x D
 SPARE = 8  # channels that the ones take: tensor cores want multiples of 8
 _exact = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)  # of small matrices that stand for long sums
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 Normalised = tuple[jax.Array, jax.Array, jax.Array]
 Kept = tuple[jax.Array, ...]
