@@ -28,6 +28,7 @@ from byol_jax import models
 from byol_jax.convert.haiku import LEAVES, params_tree, path_of, stats_tree
 from byol_jax.method.norms import apply_to_views
 from byol_jax.method.state import ByolState
+from byol_jax.models.forms import traced_for
 from byol_jax.views import IMAGENET_MEAN, IMAGENET_STD
 
 GOLDEN = Path(os.environ.get("BYOL_GOLDEN_DIR", Path(__file__).parent / "golden"))
@@ -178,7 +179,7 @@ def steps(fixture: SimpleNamespace, dtype: type, part: str, *, devices: int, cou
 
     method, mesh = build(fixture, dtype), mesh_of(devices)
     # In one pass, as accelerators compute it; test_step.py holds the two passes of a CPU to that.
-    step = as_users_do(m.make_train_step(method, tx, ema=ema, mesh=mesh, log={"learning_rate": rate}, stack_views=True))
+    step = as_users_do(traced_for(mesh, m.make_train_step(method, tx, ema=ema, mesh=mesh, log={"learning_rate": rate}, stack_views=True)))
 
     online, target = weights(fixture, "", dtype), weights(fixture, "target:", dtype)
     probe = online.pop("probe")

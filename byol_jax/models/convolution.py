@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.export
 import jax.numpy as jnp
 
 from byol_jax.models import winograd
+from byol_jax.models.forms import per_platform
 
 SMALL_MAP = 9  # pixels of the output up to which a CPU takes a product for each pixel of the kernel
 MEDIUM_MAP, ROWS = 36, 48  # the same, where the products have so many rows, and as many channels as Winograd's form asks for
@@ -59,7 +61,7 @@ def convolve(x: jax.Array, kernel: jax.Array, window_strides: Any, padding: Any,
         forms["cpu"] = lambda x, kernel: _by_pixel(x, kernel, strides, pads, options.get("precision"))
     elif strides == (2, 2) and min(kernel.shape[:2]) > 1 and x.shape[-1] <= FEW_CHANNELS:
         forms["cuda"] = lambda x, kernel: _by_depth(x, kernel, pads, options)
-    return jax.lax.platform_dependent(x, kernel, **forms, default=by_xla) if forms else by_xla(x, kernel)
+    return per_platform(x, kernel, **forms, default=by_xla) if forms else by_xla(x, kernel)
 
 
 def _side(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads, axis: int) -> int:
@@ -72,6 +74,7 @@ def _large(x: jax.Array, kernel: jax.Array, pixels: int) -> bool:
     return not is_open and x.shape[0] * pixels >= ROWS and min(kernel.shape[2:]) >= winograd.CHANNELS
 
 
+@partial(jax.jit, static_argnums=(2, 3, 4))
 def _by_pixel(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads, precision: Any) -> jax.Array:
     """Summed in float32 at least, as XLA does within a product."""
     sides = [_side(x, kernel, strides, pads, axis) for axis in range(2)]

@@ -20,6 +20,7 @@ from flax import linen as nn
 from byol_jax.models import pointwise
 from byol_jax.models.averages import averaged
 from byol_jax.models.convolution import convolve
+from byol_jax.models.forms import per_platform
 from byol_jax.models.pointwise import Normalised
 
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
@@ -95,9 +96,9 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, 
         return _forward(x, scale, bias, axis_name, epsilon, with_relu)[0]
 
     def written(x: jax.Array, scale: jax.Array, bias: jax.Array) -> Normalised:
-        return _written_out(x, scale, bias, axis_name, epsilon, with_relu)
+        return _jitted(x, scale, bias, axis_name, epsilon, with_relu)
 
-    y, mean, var = jax.lax.platform_dependent(x, scale, bias, tpu=derived, default=written)
+    y, mean, var = per_platform(x, scale, bias, tpu=derived, default=written)
     return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
 
 
@@ -114,7 +115,7 @@ def product_norm(
         y, mean, var = pointwise.product_norm(x, kernel[0, 0], scale, bias, axis_name, epsilon)
         return relu(y) if with_relu else y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
 
-    return jax.lax.platform_dependent(x, kernel, scale, bias, cuda=joined, default=apart)
+    return per_platform(x, kernel, scale, bias, cuda=joined, default=apart)
 
 
 def _forward(
@@ -155,11 +156,13 @@ def _backward(
 
 
 _written_out.defvjp(_forward, _backward)
+# So that the layers of one shape are traced once.
+_jitted = jax.jit(_written_out, static_argnums=(3, 4, 5))
 
 
 def relu(x: jax.Array) -> jax.Array:
     """The positive part. Its way back looks at the result, which the next layer keeps anyway, and not at ``x``; on a TPU as JAX has it."""
-    return jax.lax.platform_dependent(x, tpu=nn.relu, default=_relu)
+    return per_platform(x, tpu=nn.relu, default=jax.jit(_relu))
 
 
 @jax.custom_vjp

@@ -45,13 +45,19 @@ class Kernel(nn.Module):
         return self.param("kernel", nn.initializers.zeros, (1, 1, channels, self.features), jnp.float32)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+# Jitted, so that the layers of one shape are traced once.
+@partial(jax.jit, static_argnums=(4, 5))
 def product_norm(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float) -> Normalised:
     """``norm.batch_norm`` of the product x W: (normalised, mean, variance), [B, H, W, D], [D], [D].
 
     Args:
       x: [B, H, W, C], in the dtype of the product. kernel: W, [C, D], float32, as scale and bias, [D], are.
     """
+    return _product_norm(x, kernel, scale, bias, axis_name, epsilon)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _product_norm(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, epsilon: float) -> Normalised:
     return _forward(x, kernel, scale, bias, axis_name, epsilon)[0]
 
 
@@ -103,7 +109,7 @@ def _backward(axis_name: Any, epsilon: float, kept: Kept, gradients: Normalised)
     return dx, dkernel, along_scale, along_bias
 
 
-product_norm.defvjp(_forward, _backward)
+_product_norm.defvjp(_forward, _backward)
 
 
 def _sums(a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from byol_jax.models.forms import per_platform
 from byol_jax.models.norm import relu
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -26,7 +27,7 @@ def relu_max_pool(x: jax.Array, pads: Pads) -> jax.Array:
     def behind(x: jax.Array) -> jax.Array:
         return relu(max_pool(x, pads))
 
-    return jax.lax.platform_dependent(x, tpu=before, default=behind)
+    return per_platform(x, tpu=before, default=behind)
 
 
 def max_pool(x: jax.Array, pads: Pads) -> jax.Array:
@@ -39,7 +40,7 @@ def max_pool(x: jax.Array, pads: Pads) -> jax.Array:
     Args:
       pads: rows above and below, columns left and right.
     """
-    return jax.lax.platform_dependent(x, tpu=partial(_by_xla, pads=pads), default=partial(_by_place, pads=pads))
+    return per_platform(x, tpu=partial(_by_xla, pads=pads), default=partial(_by_place, pads=pads))
 
 
 def _by_xla(x: jax.Array, pads: Pads) -> jax.Array:

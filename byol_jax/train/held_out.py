@@ -15,6 +15,7 @@ from byol_jax.data.order import Shard
 from byol_jax.method.network import Byol
 from byol_jax.method.state import ByolState
 from byol_jax.method.step import make_metrics
+from byol_jax.models.forms import traced_for
 from byol_jax.train.hooks import Evaluation
 
 
@@ -44,7 +45,7 @@ def held_out_loss(
         return []
     if data is None:
         raise ValueError(f"held_out_examples = {examples}: needs test_data, whose loss is measured; or 0")
-    measure = jax.jit(make_metrics(method, augment=augment, key=jax.random.key(seed), mesh=mesh))
+    measure = jax.jit(traced_for(mesh, make_metrics(method, augment=augment, key=jax.random.key(seed), mesh=mesh)))
     count = max(round(examples / batch_size), 1)
 
     def look(state: ByolState) -> dict[str, float]:

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from byol_jax.data import InMemory
 from byol_jax.data.source import UNLABELLED
+from byol_jax.models.forms import traced_for
 from byol_jax.parallel import AXIS, replicated, spread
 from byol_jax.views import Views
 
@@ -149,12 +150,12 @@ def jitted(step: Step, resident: Resident | None, mesh: Mesh, shard_state: bool 
     if shard_state:
         step, options["out_shardings"] = _spread_after(step, mesh), (None, replicated(mesh))
     if resident is None:
-        return jax.jit(step, **options), ()
+        return jax.jit(traced_for(mesh, step), **options), ()
 
     def fetch_and_step(state: Any, rows: Rows, batch: Any) -> tuple[Any, dict[str, Any]]:
         return step(state, resident.fetch(rows, batch["index"]))
 
-    return jax.jit(fetch_and_step, **options), (resident.rows,)
+    return jax.jit(traced_for(mesh, fetch_and_step), **options), (resident.rows,)
 
 
 def _spread_after(step: Step, mesh: Mesh) -> Step:

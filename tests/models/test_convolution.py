@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from byol_jax.models import winograd
 from byol_jax.models.convolution import convolve
+from byol_jax.models.forms import form_of
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5])
@@ -164,17 +165,10 @@ def test_in_bfloat16_the_products_of_a_small_map_are_summed_in_float32() -> None
     assert float(back[1].sum()) == 9
 
 
-def on_a_gpu(x: jax.Array, kernel: jax.Array, *, cuda: Any = None, default: Any, **others: Any) -> jax.Array:
-    del others
-    return (cuda or default)(x, kernel)
-
-
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 7), (10, 11), (7, 10)])  # 4, 4, 6 and 5 outputs a row, 5 or 6 with more padding
 @pytest.mark.parametrize(("kernel", "channels"), [(7, 3), (3, 1), (4, 2)])
 @pytest.mark.parametrize("padding", ["SAME", ((3, 3), (2, 3))])
-def test_folded_pixels_give_the_same(
-    height: int, width: int, kernel: int, channels: int, padding: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folded_pixels_give_the_same(height: int, width: int, kernel: int, channels: int, padding: Any) -> None:
     """The form of a GPU, computed here: values, and the gradients of kernel and image."""
     x = jax.random.normal(jax.random.key(0), (2, height, width, channels))
     weights = jax.random.normal(jax.random.key(1), (kernel, kernel, channels, 5))
@@ -183,8 +177,8 @@ def test_folded_pixels_give_the_same(
         y = form(x, weights, (2, 2), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return jnp.sum(jnp.square(y) * jnp.linspace(0, 1, y.size).reshape(y.shape))
 
-    monkeypatch.setattr(jax.lax, "platform_dependent", on_a_gpu)
-    found, wanted = (jax.value_and_grad(loss, argnums=(0, 1))(x, weights, form) for form in (convolve, jax.lax.conv_general_dilated))
+    with form_of("cuda"):
+        found, wanted = (jax.value_and_grad(loss, argnums=(0, 1))(x, weights, form) for form in (convolve, jax.lax.conv_general_dilated))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-4), found, wanted)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from byol_jax import method as m
 from byol_jax import models, parallel
 from byol_jax.method.norms import apply_to_views
+from byol_jax.models.forms import form_of
 from byol_jax.models.norm import Norm
 from byol_jax.models.pointwise import product_norm
 
@@ -27,9 +29,10 @@ OPTIONS: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-5}
 
 
 @pytest.fixture
-def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def on_a_gpu() -> Iterator[None]:
     """Of the forms for each platform, a GPU's are taken, here on the CPU."""
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, default, **forms: forms.get("cuda", default)(*args))
+    with form_of("cuda"):
+        yield
 
 
 def stats(x: jax.Array) -> dict[str, jax.Array]:
@@ -151,7 +154,7 @@ def test_of_the_wide_activation_nothing_is_kept() -> None:
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_both_ways_to_pass_the_views_end_as_two_layers(stacked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_to_pass_the_views_end_as_two_layers(stacked: bool) -> None:
     """Outputs, new averages and gradients of a whole network, in float64."""
     heads = m.MLP(8, 4, dtype=jnp.float64), m.MLP(8, 4, dtype=jnp.float64)
     encoder = models.resnet((1,), (16,), block="bottleneck", stem_channels=4, dtype=jnp.float64)
@@ -172,8 +175,9 @@ def test_both_ways_to_pass_the_views_end_as_two_layers(stacked: bool, monkeypatc
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # flax's BatchNorm in the heads mixes both widths
         variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), born)
         wanted = jax.jit(run)(variables, views)
-        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, default, **forms: forms.get("cuda", default)(*args))
-        assert_close(jax.jit(lambda *given: run(*given))(variables, views), wanted, 1e-9, least=1e-3)  # biases before norms
+        with form_of("cuda"):
+            found = jax.jit(run)(variables, views)
+    assert_close(found, wanted, 1e-9, least=1e-3)  # biases before norms
 
 
 def test_running_averages_want_a_layer_before() -> None:
