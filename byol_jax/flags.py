@@ -51,7 +51,7 @@ def evaluations(added: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--decays", type=_numbers(float), help="transfer_finetune: weight decays (0 and 7, 1e-6 to 1e-3), divided by the rate"
     )
-    flags.add_argument("--penalties", type=_numbers(float), help="transfer: L2 penalties to choose among (45, 1e-6 to 1e5)")
+    flags.add_argument("--penalties", type=_numbers(float), help="linear, transfer: L2 penalties to choose among (45, 1e-6 to 1e5)")
     flags.add_argument("--steps", type=int, help="transfer_finetune: of each training (20000); robust: of the attack (20)")
     flags.add_argument("--norm", choices=("linf", "l2"), help="robust: what the radius limits, a number or the length of all (linf)")
     flags.add_argument("--radii", type=_numbers(float), help="robust: of images in units of a pixel's range (2/255,4/255,8/255)")

@@ -106,7 +106,8 @@ class Stop(Hook):
 @pytest.mark.parametrize(("kind", "names"), [("knn", ["knn"]), ("linear", ["linear", "linear_sgd"]), ("fewlabels", ["fewlabels"])])
 def test_classifiers_stand_beside_their_baselines(folder: Path, capsys: pytest.CaptureFixture[str], kind: str, names: list[str]) -> None:
     probe = folder / "probe.npz"
-    options = {"fewlabels": ["--labels", "1,all", "--draws", "1"], "linear": ["--save", str(probe)]}.get(kind, [])
+    linear = ["--penalties", "0.01,1,100", "--save", str(probe)]
+    options = {"fewlabels": ["--labels", "1,all", "--draws", "1"], "linear": linear}.get(kind, [])
     assert run("evaluate", kind, "--workdir", f"{folder}/run", *options) == 0
     out = capsys.readouterr().out
     for name in names:
@@ -121,6 +122,7 @@ def test_classifiers_stand_beside_their_baselines(folder: Path, capsys: pytest.C
         result = json.loads((folder / "run" / "evaluation" / "linear.json").read_text())["result"]
         assert kept.class_names == subject.train().class_names
         assert right == pytest.approx(result["BYOL"]["top1"])
+        assert [float(penalty) for penalty in result["BYOL"]["held_out"]] == [0.01, 1, 100]
         assert next(row for row in rows if row[0] == "TF-IDF")[2] == "100.0"
 
 

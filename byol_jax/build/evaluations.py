@@ -41,15 +41,21 @@ def _knn(run: Subject) -> Results:
     return {"knn": _beside({name: evaluate.knn_features(*both) for name, both in run.sets().items()})}
 
 
-def _linear(run: Subject, *, save: str | None = None) -> Results:
+def _linear(run: Subject, *, penalties: tuple[float, ...] = L2_PATH, save: str | None = None) -> Results:
+    _check_penalties(penalties)
     if save is not None:
         check_target(save)
     sets = run.sets()
-    by_penalty = {name: evaluate.linear_classifier(*both) for name, both in sets.items()}
+    by_penalty = {name: evaluate.linear_classifier(*both, l2=penalties) for name, both in sets.items()}
     if save is not None and parallel.is_main():
         evaluate.save_probe(save, by_penalty[BYOL][1], getattr(run.train(), "class_names", None))
     results: Results = {name: result for name, (result, _) in by_penalty.items()}
     return {"linear": _beside(results), "linear_sgd": _beside({name: evaluate.sgd_features(*both) for name, both in sets.items()})}
+
+
+def _check_penalties(penalties: tuple[float, ...]) -> None:
+    if min(penalties) <= 0:
+        raise ConfigError([f"--penalties {min(penalties):g}: must be above 0, such as 0.01"])
 
 
 def _beside(results: Results) -> evaluate.Result:
@@ -148,8 +154,7 @@ def few_labelled(spec: Spec, share: float, held_out: float | None = None) -> tup
 def _transfer(
     run: Subject, *, tasks: tuple[str, ...] = tuple(TASKS), penalties: tuple[float, ...] = L2_PATH, data_dir: str | None = None
 ) -> Results:
-    if min(penalties) <= 0:
-        raise ConfigError([f"--penalties {min(penalties):g}: must be above 0, such as 0.01"])
+    _check_penalties(penalties)
     place = run.workdir / "evaluation" / "transfer"
     return {"transfer": evaluate.transfer(run.encoder, tasks, penalties=penalties, data_dir=data_dir, folder=place)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -74,7 +73,6 @@ def _large(x: jax.Array, kernel: jax.Array, pixels: int) -> bool:
     return not is_open and x.shape[0] * pixels >= ROWS and min(kernel.shape[2:]) >= winograd.CHANNELS
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
 def _by_pixel(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads, precision: Any) -> jax.Array:
     """Summed in float32 at least, as XLA does within a product."""
     sides = [_side(x, kernel, strides, pads, axis) for axis in range(2)]

@@ -96,7 +96,7 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: Any, 
         return _forward(x, scale, bias, axis_name, epsilon, with_relu)[0]
 
     def written(x: jax.Array, scale: jax.Array, bias: jax.Array) -> Normalised:
-        return _jitted(x, scale, bias, axis_name, epsilon, with_relu)
+        return _traced_once(x, scale, bias, axis_name, epsilon, with_relu)
 
     y, mean, var = per_platform(x, scale, bias, tpu=derived, default=written)
     return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
@@ -156,8 +156,7 @@ def _backward(
 
 
 _written_out.defvjp(_forward, _backward)
-# So that the layers of one shape are traced once.
-_jitted = jax.jit(_written_out, static_argnums=(3, 4, 5))
+_traced_once = jax.jit(_written_out, static_argnums=(3, 4, 5))  # of the layers of one shape
 
 
 def relu(x: jax.Array) -> jax.Array:

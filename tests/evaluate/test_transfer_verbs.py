@@ -191,6 +191,8 @@ def test_all_tasks_and_again(
     assert kept(workdir, kind)["tasks"] == {name: first["tasks"][name] for name in ("aircraft", "voc2007")}
 
 
-def test_penalties_are_above_zero(workdir: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("evaluate", "transfer", "--workdir", str(workdir), "--data-dir", str(place), "--penalties", "1,-0.5") == 2
+@pytest.mark.parametrize("kind", ["transfer", "linear"])
+def test_penalties_are_above_zero(kind: str, workdir: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--data-dir", str(place)) if kind == "transfer" else ()
+    assert run("evaluate", kind, "--workdir", str(workdir), *where, "--penalties", "1,-0.5") == 2
     assert "--penalties -0.5: must be above 0, such as 0.01" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def test_a_mesh_takes_its_own_form_alone_and_what_is_chosen_outside_wins() -> No
 
 
 def test_norms_of_one_shape_are_traced_once() -> None:
-    """Half of the time until a ResNet-50's first step was its tracing."""
+    """A third of the time until a ResNet-50's first step was its tracing."""
 
     def three(x: jax.Array, wider: jax.Array, scale: jax.Array) -> list[Any]:
         return [batch_norm(given, scale, scale, None, 1e-5, True)[0] for given in (x, x + 1, wider)]
@@ -57,7 +57,7 @@ def test_norms_of_one_shape_are_traced_once() -> None:
 @pytest.mark.parametrize("chosen", [contextlib.nullcontext, as_jax_has_it, partial(form_of, "cpu")])
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_a_cpu_has_its_convolutions_in_the_main_program(block: Any, chosen: Any) -> None:
-    """XLA for CPUs brings those of other functions into no fast form: a kernel's gradient took ten times as long."""
+    """XLA brings those of other functions into no fast form: with ``convolve`` jitted, a step of ``digits`` took five times as long."""
     encoder = models.resnet((1, 1), (32, 64), block=block, small_inputs=False, bn_axis=None)
     images = jnp.ones((2, 40, 40, 3))
     variables = jax.eval_shape(lambda: encoder.init(jax.random.key(0), images, True))
