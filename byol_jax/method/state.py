@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+
+if TYPE_CHECKING:
+    from byol_jax.method.network import Byol
 
 
 @struct.dataclass
@@ -38,13 +41,16 @@ class ByolState:
         return {"online": self.online["params"], "probe": self.probe}
 
 
-def with_encoder(state: ByolState, variables: Mapping[str, Any]) -> ByolState:
-    """The state with these variables of the encoder, {"params"[, "batch_stats"]}, in the online and in the target network.
+def with_encoder(method: Byol, state: ByolState, variables: Mapping[str, Any]) -> ByolState:
+    """The state with these variables of the encoder, {"params"[, "batch_stats"]}, in the online network and in a target that follows it.
+
+    A target that brings its own variables along, such as a ``Teacher``, keeps them.
 
     Raises:
       ValueError: names the arrays that the encoder has and the variables lack, the other way round, or of another shape.
     """
-    return dataclasses.replace(state, online=_starting(state.online, variables), target=_starting(state.target, variables))
+    target = state.target if method.follower.given() else _starting(state.target, variables)
+    return dataclasses.replace(state, online=_starting(state.online, variables), target=target)
 
 
 def _starting(network: dict[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:

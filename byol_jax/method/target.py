@@ -64,7 +64,7 @@ class Teacher(Target):
     """Distillation: a trained network that stays as it is (the target branch replaced by a teacher, as in RoB, arXiv 2301.09451).
 
     It sees both views in evaluation mode, so its batch statistics do not move, and its projections are what the student predicts: the
-    student's predictor must be as wide (``MLP(out=...)``). The state holds it: a run goes on without the teacher's files.
+    student's predictor must be as wide (``MLP(out=...)``). A run's checkpoints hold its variables too.
 
     Args:
       network: the encoder and what follows it; with ``NoHead()`` as projector the student predicts the teacher's embedding.

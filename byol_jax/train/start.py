@@ -197,7 +197,7 @@ def begin(
     make = functools.partial(init, method, tx, batch=batch, augment=augment, mesh=mesh)
     if checkpoints is None or checkpoints.latest_step() is None:
         fresh = make(key)
-        return laid_out(fresh if start_from is None else with_encoder(fresh, start_from), mesh, shard_state)
+        return laid_out(fresh if start_from is None else with_encoder(method, fresh, start_from), mesh, shard_state)
     shapes = jax.eval_shape(make, key)
     state = checkpoints.restore(placed(shapes, layout(shapes, mesh, shard_state)))
     stream.restart(int(state.step))

@@ -46,7 +46,7 @@ def test_the_state_is_left_as_it_was(method, batch, mesh) -> None:
 def test_a_run_starts_from_an_encoder_in_both_networks(method, batch, mesh) -> None:
     state = m.init(method, TX, jax.random.key(1), batch, mesh=mesh(2))
     given = {kind: jax.tree.map(lambda x: np.full(x.shape, 0.25, x.dtype), tree["encoder"]) for kind, tree in state.online.items()}
-    started = with_encoder(state, given)
+    started = with_encoder(method, state, given)
     for network, old in ((started.online, state.online), (started.target, state.target)):
         for kind in ("params", "batch_stats"):
             jax.tree.map(np.testing.assert_array_equal, network[kind]["encoder"], given[kind])
@@ -62,6 +62,6 @@ def test_weights_that_do_not_fit_are_named(method, batch, mesh) -> None:
     given = {kind: tree["encoder"] for kind, tree in state.online.items()}
     wide = {**given, "params": {**given["params"], "conv": {**given["params"]["conv"], "bias": jnp.zeros(7)}, "more": jnp.zeros(2)}}
     with pytest.raises(ValueError, match=r"2 arrays of params do not fit.*\['conv'\]\['bias'\] \(6,\) here, \(7,\) there"):
-        with_encoder(state, wide)
+        with_encoder(method, state, wide)
     with pytest.raises(ValueError, match=r"2 arrays of batch_stats do not fit the encoder.*none there"):
-        with_encoder(state, {"params": given["params"]})
+        with_encoder(method, state, {"params": given["params"]})

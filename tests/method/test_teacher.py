@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from byol_jax import method as m
+from byol_jax.method.state import with_encoder
 
 EMA = m.ema_decay(0.9, 10)
 
@@ -50,6 +51,14 @@ def test_the_loss_is_against_its_projections(student, teacher, batch, mesh) -> N
     for i, view in enumerate(("view1", "view2")):
         wanted = teacher.network.apply(teacher.variables, batch[view], False).projection
         assert metrics[f"target_{i}"] == pytest.approx(float(jnp.square(wanted).sum()), rel=1e-5)
+
+
+def test_a_student_that_starts_from_weights_leaves_the_teacher_as_it_is(student, teacher, batch, mesh) -> None:
+    state = m.init(student, optax.sgd(0.1), jax.random.key(1), batch, mesh=mesh(1))
+    start = {kind: jax.tree.map(jnp.ones_like, tree["encoder"]) for kind, tree in state.online.items()}
+    started = with_encoder(student, state, start)
+    chex.assert_trees_all_equal({kind: started.online[kind]["encoder"] for kind in start}, start)
+    chex.assert_trees_all_equal(jax.device_get(started.target), teacher.variables)
 
 
 def keep_target(online: m.Outputs, target: m.Outputs):
