@@ -50,8 +50,9 @@ def assert_same_bits(got: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) 
 
 def losses(workdir: Path) -> dict[int, float]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(STEPS))
-    return {line["step"]: line["loss"] for line in lines}
+    trained = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in trained] == list(range(STEPS))
+    return {line["step"]: line["loss"] for line in trained}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,10 @@ Metrics = Mapping[str, float]
 
 
 class Hook:
-    """Does nothing; override what you need. ``done`` counts the updates made so far, ``step`` is the update a number belongs to."""
+    """Does nothing; override what you need. ``done`` counts the updates made so far, ``step`` is the update a number belongs to.
+
+    Every process of a run calls it, so that an evaluation may gather from all; what writes does so where ``jax.process_index()`` is 0.
+    """
 
     def due(self, done: int) -> bool:
         """Whether ``evaluate`` wants this state. All processes must say the same."""

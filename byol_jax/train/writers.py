@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: the terminal, metrics.jsonl, TensorBoard, Weights & Biases. Only process 0 writes."""
+"""Where the numbers of a run go: the terminal, metrics.jsonl, TensorBoard, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = ("terminal", "jsonl", "tensorboard", "wandb")
 def make_writers(
     names: Sequence[str | Hook], *, workdir: Any, start_step: int, steps: int, run: Mapping[str, Any] | None = None
 ) -> list[Hook]:
-    """Writers by name, or your own hooks as they are. Without a workdir only the terminal is written to.
+    """Writers by name, on process 0 alone, and your own hooks as they are, on every process. Without a workdir only the terminal is written to.
 
     Raises:
       ValueError: an unknown name, or a writer whose package is not installed.
@@ -39,9 +39,11 @@ def make_writers(
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"writers: {unknown[0]!r} is unknown; {hint}choose from {', '.join(NAMES)}, or pass a Hook")
     made: list[Hook] = []
-    for name in names if parallel.is_main() else ():
+    for name in names:
         if isinstance(name, Hook):
             made.append(name)
+        elif not parallel.is_main():
+            continue
         elif name == "terminal":
             made.append(Terminal(start_step=start_step, steps=steps))
         elif workdir is not None and name == "jsonl":

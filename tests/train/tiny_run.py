@@ -28,6 +28,7 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", int(options.get("devices", 2)))
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     import numpy as np
+    from jax.experimental import multihost_utils
 
     from byol_jax import data, parallel, views
     from byol_jax.method import MLP, Byol, sgd
@@ -36,7 +37,13 @@ def main() -> None:
     parallel.initialize()
     from tests_tiny import Tiny
 
-    class Die(Hook):
+    class AskAllAndDie(Hook):
+        def due(self, done: int) -> bool:
+            return done == 5
+
+        def evaluate(self, done: int, state: object) -> dict[str, float]:
+            return {"processes": float(multihost_utils.process_allgather(np.int32(1)).sum())}
+
         def tick(self, done: int) -> None:
             time.sleep(float(options.get("sleep", 0)))
             if done == int(options.get("die_at", -1)):
@@ -61,7 +68,7 @@ def main() -> None:
         checkpoint_every=5,
         log_every=1,
         keep=2,
-        writers=["jsonl", Die()],
+        writers=["jsonl", AskAllAndDie()],
         data_on_device=options.get("resident") == "1",
         shard_state=options.get("shard") == "1",
     )
