@@ -15,7 +15,7 @@ from byol_jax.data import order
 from byol_jax.data.arrays import ArraySource, InMemory, nearest
 from byol_jax.data.order import Shard
 from byol_jax.data.prefetch import Batch, Batches
-from byol_jax.data.source import LOG, UNLABELLED, Source, content_of
+from byol_jax.data.source import LOG, UNLABELLED, Source, Subset, content_of
 from byol_jax.views import TextViews, Views
 
 ViewFn = Callable[[dict[str, Any], Any], dict[str, Any]]
@@ -58,7 +58,8 @@ def train_batches(
 
     Raises:
       ValueError: an empty source, a batch the shards cannot divide, a seed or step out of range, an unknown ``augment_on``, a recipe for
-        another kind of example; and, while iterating, more undecodable files than allowed, or an example that does not follow the protocol.
+        another kind of example, a subset of a TFRecord stream; and, while iterating, more undecodable files than allowed, or an example
+        that does not follow the protocol.
     """
     if augment_on not in ("device", "host"):
         raise ValueError(f"augment_on={augment_on!r} is not one of ['device', 'host']{nearest(str(augment_on), ['device', 'host'])}")
@@ -66,6 +67,7 @@ def train_batches(
         raise ValueError(f"max_bad_share={max_bad_share}: must lie in [0, 1]")
     n = _train_length(source, batch_size)
     _check_kind(source, views)
+    _check_any_row(source)
     order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)  # its errors here, not in the thread
     if isinstance(source, InMemory) and isinstance(views, Views) and augment_on == "device":
         steps = order.batches(n=n, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
@@ -100,6 +102,14 @@ def _train_length(source: Source, batch_size: int) -> int:
     if batch_size > n:
         LOG.warning("batch_size=%d is larger than the data set (%d examples): each batch spans more than one epoch", batch_size, n)
     return n
+
+
+def _check_any_row(source: Source) -> None:
+    whole = getattr(source, "source", None)
+    if isinstance(source, Subset) and hasattr(whole, "in_order"):  # each of its rows would take reading all before it
+        raise ValueError(
+            f"{whole!r} can be trained on as a whole only: it is read from front to back; for some rows of it prepare it as array_record"
+        )
 
 
 def _gather(source: InMemory, steps: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Batch]:

@@ -166,4 +166,10 @@ def spread(source: Source, count: int) -> Source:
         raise ValueError(f"spread: count = {count}; it must be 1 or more")
     if len(source) <= count:
         return source
-    return source.head(count) if hasattr(source, "head") else subset(source, np.arange(count) * len(source) // count)
+    return source.head(count) if hasattr(source, "head") else subset(source, even_rows(len(source), count))
+
+
+def even_rows(n: int, count: int) -> np.ndarray:
+    """``count`` of n positions at even distances; all of them if there are no more."""
+    count = min(count, n)
+    return np.arange(count) * n // max(count, 1)

@@ -14,7 +14,7 @@ import numpy as np
 from byol_jax.augment import kind_of
 from byol_jax.data.order import Shard
 from byol_jax.data.pipeline import train_batches
-from byol_jax.data.source import subset
+from byol_jax.data.source import spread
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import Features, features, gather_rows
 from byol_jax.evaluate.result import Result
@@ -56,8 +56,8 @@ class CollapseResult(Result):
 
 
 def collapse(encoder: Encoder, source: Any, *, limit: int = 4096, batch_size: int = 256, seed: int = 0) -> CollapseResult:
-    """Collapse metrics of an encoder on the first ``limit`` examples of a source and on pairs of augmented views of some of them."""
-    plain = features(encoder, _head(source, limit), batch_size=batch_size)
+    """Collapse metrics of an encoder on ``limit`` examples spread evenly over a source and on pairs of augmented views of some of them."""
+    plain = features(encoder, spread(source, limit), batch_size=batch_size)
     return collapse_features(plain, _pairs(encoder, source, min(limit, len(source)), batch_size, seed))
 
 
@@ -75,10 +75,6 @@ def collapse_features(plain: Features, pairs: tuple[np.ndarray, np.ndarray] | No
         examples=len(plain),
         dimensions=plain.embedding.shape[1],
     )
-
-
-def _head(source: Any, limit: int) -> Any:
-    return source if len(source) <= limit else subset(source, np.arange(limit))
 
 
 def _pairs(encoder: Encoder, source: Any, wanted: int, batch_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ NAMES = ("terminal", "jsonl", "tensorboard", "wandb")
 def make_writers(
     names: Sequence[str | Hook], *, workdir: Any, start_step: int, steps: int, run: Mapping[str, Any] | None = None
 ) -> list[Hook]:
-    """Writers by name, on process 0 alone, and your own hooks as they are, on every process. Without a workdir only the terminal is written to.
+    """Writers by name, on process 0 alone, and your own hooks, on every process. Without a workdir only the terminal is written to.
 
     Raises:
       ValueError: an unknown name, or a writer whose package is not installed.

@@ -193,6 +193,17 @@ def test_some_examples_spread_over_a_split_or_the_head_of_a_stream(place: Path):
         data.spread(source, 0)
 
 
+def test_some_rows_of_a_stream_are_not_trained_on(place: Path):
+    source = data.tfds("tiny_pictures", "train", data_dir=place)
+    some = data.subset(source, [5, 2, 9, 1])
+    if isinstance(source, TfdsStream):
+        with pytest.raises(ValueError, match=r"TfdsStream\('tiny_pictures.*as a whole only.*prepare it as array_record"):
+            train_batches(some, SMALL, batch_size=2, seed=0)
+    else:
+        with train_batches(some, SMALL, batch_size=2, seed=0) as batches:
+            assert next(batches)["label"].shape == (2,)
+
+
 def test_closing_a_stream_closes_its_reader(place: Path, monkeypatch):
     if "array_record" in place.name:
         pytest.skip("has no reader: it goes to each record by itself")
