@@ -1,7 +1,7 @@
 """BYOL on your own images: a folder with one subfolder a class, or with images alone (then nothing needs labels).
 
 Command:  byol-jax pretrain --config configs/folder.py --config.data.path=my/images --workdir runs/mine
-          With labelled images of the same kind elsewhere, k-NN accuracy is followed during the run:
+          With a subfolder a class, and test images in another folder of the same classes, k-NN accuracy is followed during the run:
           --config.data.test_path=my/test_images --config.evaluation.every_epochs=10
 Hardware: one GPU; on a CPU take --config.views.size=64 --config.encoder.stem=small and smaller heads.
 Expected: depends on the images. Not measured; the optimizer's numbers are those of the official small set-up (configs/imagenette.py).

@@ -118,7 +118,7 @@ def pretrain(
     facts, folder = start.facts(seed, batch_size, steps, data, note), None if workdir is None else run_folder(workdir)
     when = {"every_steps": start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size), "steps": steps}
     known = data if monitor_data is None else monitor_data
-    look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, **when)
+    look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, max_bad_share=max_bad_share, **when)
     sizes: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
     read = functools.partial(train_batches, views=views, augment_on=augment_on, max_bad_share=max_bad_share, **sizes)
     look += held_out_loss(method, read, test_data, augment, examples=held_out_examples, mesh=mesh, **sizes, **when)
