@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from byol_jax import data, parallel, views
 from byol_jax.checkpoint import CheckpointError, Checkpoints
@@ -31,16 +30,12 @@ TX = adamw(1e-2)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compiled_once(tmp_path_factory):
+def compiled_once():
     """Every ``pretrain`` makes a step of its own; those that are equal are compiled once for all tests of this file."""
     before = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    compilation_cache.reset_cache()
     yield
-    jax.config.update("jax_compilation_cache_dir", None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
-    compilation_cache.reset_cache()
 
 
 def source(count: int = 40) -> data.ArraySource:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -29,16 +28,12 @@ METHOD = Byol(tiny.Tiny(), MLP(hidden=8, out=8), MLP(hidden=8, out=8), num_class
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compiled_once(tmp_path_factory):
+def compiled_once():
     """Every ``pretrain`` makes a step of its own; those that are equal are compiled once for all tests of this file."""
     before = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    compilation_cache.reset_cache()
     yield
-    jax.config.update("jax_compilation_cache_dir", None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
-    compilation_cache.reset_cache()
 
 
 def mesh_of(devices: int) -> jax.sharding.Mesh:
