@@ -186,6 +186,16 @@ def test_a_folder_has_its_test_images_elsewhere(tmp_path: Path) -> None:
     assert (len(learnt), len(test), {*learnt.paths, *test.paths}) == (3, 1, set(build.train_source(chosen).paths))
 
 
+def test_test_images_have_the_classes_of_the_training_images(tmp_path: Path) -> None:
+    for place in ("train/cat", "train/dog", "train/owl", "test/dog", "test/owl"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.png").write_bytes(b"not opened here")
+    chosen = spec(data={"source": "folder", "path": str(tmp_path / "train"), "test_path": str(tmp_path / "test")})
+    train, test = build.train_source(chosen), build.test_source(chosen)
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 2], [1, 2])
+    assert test.class_names == train.class_names == ["cat", "dog", "owl"]
+
+
 @pytest.mark.usefixtures("own")
 def test_own_objects() -> None:
     splits = {"split": "all", "test_split": "held", "labelled_split": "known"}

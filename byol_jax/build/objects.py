@@ -77,9 +77,14 @@ def _source(spec: Spec, path: str | None, split: str) -> Any:
         "digits": lambda: data.digits(part.name, size=spec.views.size),
         "idx": lambda: data.idx(str(path), part.name),
         "npz": lambda: data.npz(str(path), part.name),
-        "folder": lambda: data.folder(str(path)),
+        "folder": lambda: _folder(spec, str(path)),
     }
     return data.sliced(makers[spec.data.source](), part)
+
+
+def _folder(spec: Spec, path: str) -> data.Source:
+    """Images of a folder; test images get the classes of the training images."""
+    return data.folder(path, class_names=None if path == spec.data.path else data.folder(str(spec.data.path)).class_names)
 
 
 def _called(key: str, name: str, *args: Any, **kwargs: Any) -> Any:

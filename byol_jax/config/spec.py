@@ -33,8 +33,8 @@ class DataSpec:
 
     ``source`` "digits" needs nothing; "idx" and "folder" take ``path`` as a folder, "npz" as a file, "text" as either; "tfds" takes
     ``name`` (and ``path`` as its data_dir); "my_pkg.mod:Name" is called as ``Name(split, **args)``. Test images of a folder, and test texts
-    of files, stand in ``test_path``. A split may be a part, "train[:90%]", of TFDS's own order or else of a fixed shuffled one; of a folder
-    or of text files, of what stands in ``path``.
+    of files, stand in ``test_path``, their classes being those of ``path``. A split may be a part, "train[:90%]", of TFDS's own order or
+    else of a fixed shuffled one; of a folder or of text files, of what stands in ``path``.
 
     ``mix`` are the parts that the encoder learns from instead, by weight: dicts of ``PartSpec``'s keys, such as
     ``({"weight": 3, "labels": False}, {"weight": 1, "split": "train[:1%]"})``. Evaluation takes ``split`` or ``labelled_split`` as ever.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from byol_jax.data import images
-from byol_jax.data.arrays import existing
+from byol_jax.data.arrays import existing, nearest
 from byol_jax.data.source import LOG, UNLABELLED, BadImage
 
 
@@ -20,7 +20,7 @@ class FolderSource:
     Attributes:
       paths: one path an example, relative to ``root``, sorted.
       labels: int32[N], or None.
-      class_names: names of the class folders, sorted, or None.
+      class_names: names of the classes in order, or None.
     """
 
     def __init__(self, root: Path, paths: Sequence[str], labels: np.ndarray | None, class_names: Sequence[str] | None) -> None:
@@ -58,28 +58,36 @@ class FolderSource:
         return f"FolderSource({str(self.root)!r}, {len(self)} images, {kind})"
 
 
-def folder(path: str | Path) -> FolderSource:
+def folder(path: str | Path, *, class_names: Sequence[str] | None = None) -> FolderSource:
     """A source from image files: JPEG, PNG, WebP and BMP, told by their suffix.
 
     With subfolders, each of those that holds images (at any depth) is a class, in sorted order; images beside the subfolders are then left
     out, with a warning in the log. Without subfolders: flat and unlabelled. Hidden files and folders are ignored, links are followed.
 
+    Args:
+      class_names: the classes in order, where another folder (the training images) gives them; None: those found, sorted.
+
     Raises:
-      ValueError: the path does not exist, is no folder, or holds no image.
+      ValueError: the path does not exist, is no folder, holds no image, or a class that ``class_names`` lacks.
     """
     root = existing(path, "folder")
     if not root.is_dir():
         raise ValueError(f"folder: {root} is a file; pass the folder that holds the images")
-    flat = [name for name in sorted(os.listdir(root)) if _is_image(root / name)]
-    classes = {name: found for name in sorted(os.listdir(root)) if _is_class(root / name) and (found := _images_below(root, name))}
+    names = sorted(os.listdir(root))
+    flat = [name for name in names if _is_image(root / name)]
+    classes = {name: found for name in names if _is_class(root / name) and (found := _images_below(root, name))}
     if not classes and not flat:
-        raise ValueError(f"folder: {root} holds no image; suffixes looked for: {', '.join(images.SUFFIXES)}; it holds {_glimpse(root)}")
+        raise ValueError(f"folder: {root} holds no image; suffixes looked for: {', '.join(images.SUFFIXES)}; it holds {_glimpse(names)}")
     if not classes:
         return FolderSource(root, flat, None, None)
     if flat:
         LOG.warning("folder: %s has class folders; the %d images beside them are left out (first: %s)", root, len(flat), flat[0])
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(found) for found in classes.values()])
-    return FolderSource(root, [name for found in classes.values() for name in found], labels, list(classes))
+    known = list(classes) if class_names is None else list(class_names)
+    for name in classes:
+        if name not in known:
+            raise ValueError(f"folder: class {name!r} in {root} must be one of {_glimpse(known)}{nearest(name, known)}")
+    labels = np.repeat(np.array([known.index(name) for name in classes], np.int32), [len(found) for found in classes.values()])
+    return FolderSource(root, [name for found in classes.values() for name in found], labels, known)
 
 
 def _is_class(path: Path) -> bool:
@@ -100,6 +108,5 @@ def _images_below(root: Path, name: str) -> list[str]:
     return sorted(found)
 
 
-def _glimpse(root: Path) -> str:
-    names = sorted(os.listdir(root))
+def _glimpse(names: Sequence[str]) -> str:
     return "nothing" if not names else ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

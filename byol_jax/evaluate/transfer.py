@@ -173,8 +173,11 @@ def embed(task: Task, encoder: Encoder, place: Path, split: str) -> Part:
 
 
 def open_split(task: Task, place: Path, split: str) -> Any:
-    """The images of one split, as a source."""
-    return data.folder(place / task.name / split) if task.tfds is None else data.tfds(task.tfds, split, data_dir=place)
+    """The images of one split, as a source; the classes of folders are those of the first split, the training images."""
+    if task.tfds is not None:
+        return data.tfds(task.tfds, split, data_dir=place)
+    train = data.folder(place / task.name / task.splits[0])
+    return train if split == task.splits[0] else data.folder(place / task.name / split, class_names=train.class_names)
 
 
 def targets_of(task: Task, source: Any) -> np.ndarray:

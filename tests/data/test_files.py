@@ -114,6 +114,17 @@ def test_one_class_only_is_a_class(tmp_path: Path):
     assert folder(tmp_path).labels.tolist() == [0]
 
 
+def test_classes_as_another_folder_numbers_them(tmp_path: Path):
+    for name in ("dog", "owl"):
+        save(plain(), tmp_path / name / "a.png")
+    source = folder(tmp_path, class_names=["owl", "cat", "dog"])
+    assert (source.paths, source.labels.tolist()) == (["dog/a.png", "owl/a.png"], [2, 0])
+    assert (source.labels.dtype, source.class_names) == (np.int32, ["owl", "cat", "dog"])
+    with pytest.raises(ValueError) as caught:
+        folder(tmp_path, class_names=["cat", "dog", "owls"])
+    assert str(caught.value) == f"folder: class 'owl' in {tmp_path} must be one of cat, dog, owls; did you mean 'owls'?"
+
+
 def test_flat_is_unlabelled(tmp_path: Path):
     save(plain(), tmp_path / "b.png")
     save(plain((1, 2, 3)), tmp_path / "a.png")

@@ -18,7 +18,7 @@ from byol_jax.data.records import several_labels
 from byol_jax.evaluate import Encoder, transfer
 from byol_jax.evaluate.metrics import METRICS, eleven_point_map, mean_per_class
 from byol_jax.evaluate.tasks import TASKS
-from byol_jax.evaluate.transfer import Part, load, run_task
+from byol_jax.evaluate.transfer import Part, load, open_split, run_task
 
 
 class Channels(nn.Module):
@@ -163,6 +163,20 @@ def test_errors(encoder: Encoder, tmp_path: Path):
         transfer(encoder, ("cifr10",), data_dir=tmp_path)
     with pytest.raises(ValueError, match=r"none of the data sets is there; prepare one:\s+tfds build dtd"):
         transfer(encoder, ("dtd",), data_dir=tmp_path, say=lambda text: None)
+
+
+@pytest.mark.parametrize("name", ["aircraft", "birdsnap"])
+def test_classes_of_folders_are_those_of_the_training_images(tmp_path: Path, name: str):
+    task, has = TASKS[name], {"train": "abc", "validation": "bc", "test": "ac"}
+    for split in (*task.splits, task.test):
+        for c in has[split]:
+            (tmp_path / name / split / c).mkdir(parents=True)
+            (tmp_path / name / split / c / "1.png").write_bytes(b"not opened here")
+    found = {split: open_split(task, tmp_path, split).labels.tolist() for split in (*task.splits, task.test)}
+    assert found == {split: ["abc".index(c) for c in has[split]] for split in found}
+    (tmp_path / name / "train" / "c" / "1.png").unlink()
+    with pytest.raises(ValueError, match=f"folder: class 'c' in {tmp_path / name / 'test'} must be one of a, b"):
+        open_split(task, tmp_path, "test")
 
 
 def test_the_whole_square_is_seen(tmp_path: Path):
