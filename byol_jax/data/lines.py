@@ -18,6 +18,7 @@ from byol_jax.data.source import LOG
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 _SHOWN = 5
 _NOT_UTF8 = "is not UTF-8"
+_LONGEST_CELL = 100_000_000  # characters: what a quote that never closes may swallow before it is given up
 
 
 class BadLine(ValueError):
@@ -72,7 +73,8 @@ def each_row(
     """Calls ``use`` with the values of the named columns, as text, for every row of a file; what it raises as BadLine is counted.
 
     The suffix tells the format. TSV is split at tabs and knows no quotes (GLUE's and BEIR's way), CSV has quotes as usual, JSONL has an
-    object a line. UTF-8; blank lines, and rows with nothing in any cell, are passed over.
+    object a line. UTF-8; blank lines, and rows with nothing in any cell, are passed over. Where a CSV's quotes go wrong nobody knows which
+    text is quoted, so all lines from there on are bad.
 
     Args:
       columns: their names, in the order of ``use``'s arguments. The first line of TSV and CSV holds names; it may be missing if there are
@@ -194,9 +196,10 @@ def _tsv(file: Path) -> Iterator[tuple[int, int, Cells]]:
 def _csv(file: Path) -> Iterator[tuple[int, int, Cells]]:
     """Rows, which may span lines: (first line, last line, cells)."""
     broken: set[int] = set()
+    lines = _lines(file)
 
     def texts() -> Iterator[str]:
-        for number, text, sound in _lines(file):
+        for number, text, sound in lines:
             if not sound:
                 broken.add(number)
             yield text
@@ -205,16 +208,26 @@ def _csv(file: Path) -> Iterator[tuple[int, int, Cells]]:
     while True:
         first = reader.line_num + 1
         try:
-            cells: Cells = next(reader)
+            cells: Cells = _row(reader)
         except StopIteration:
             return
-        except csv.Error as error:  # reading goes on at the next line
-            cells = BadLine(f"is no CSV ({error})")
+        except csv.Error as error:
+            yield first, reader.line_num + sum(1 for _ in lines), BadLine(f"is no CSV ({error}); which rows follow is not known")
+            return
         if broken:
             cells = BadLine(_NOT_UTF8)
             broken.clear()
         if isinstance(cells, BadLine) or any(cell.strip() for cell in cells):
             yield first, reader.line_num, cells
+
+
+def _row(reader: Iterator[list[str]]) -> list[str]:
+    """The next row. csv's limit of 131,072 characters a cell is the whole process's: it is changed for this one row."""
+    before = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        return next(reader)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str, bool]]:

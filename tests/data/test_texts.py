@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from pathlib import Path
@@ -77,6 +78,14 @@ def test_columns_of_a_table(tmp_path: Path, name: str, rows: str, first: str) ->
     source = text_files(tmp_path / name, text="body", label="kind")
     assert (source.texts, source.class_names) == ([first, "w"], ["a", "b"])
     np.testing.assert_array_equal(source.labels, [1, 0])
+
+
+def test_a_long_cell_of_a_csv_is_one_text(tmp_path: Path) -> None:
+    long, before = "words, " * 30_000 + "\nno example,no class\nend", csv.field_size_limit()
+    (tmp_path / "a.csv").write_text(f'text,label\none,a\n"{long}",b\n')
+    source = text_files(tmp_path / "a.csv", max_bad_share=1)
+    assert (source.texts, source.class_names, source.labels.tolist()) == (["one", long], ["a", "b"], [0, 1])
+    assert csv.field_size_limit() == before == 131_072, "the limit is the whole process's"
 
 
 def test_json_lines(tmp_path: Path) -> None:
