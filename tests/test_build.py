@@ -190,10 +190,12 @@ def test_test_images_have_the_classes_of_the_training_images(tmp_path: Path) -> 
     for place in ("train/cat", "train/dog", "train/owl", "test/dog", "test/owl"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "a.png").write_bytes(b"not opened here")
-    chosen = spec(data={"source": "folder", "path": str(tmp_path / "train"), "test_path": str(tmp_path / "test")})
+    places = {"path": str(tmp_path / "train"), "test_path": str(tmp_path / "test")}
+    chosen = spec(data={"source": "folder", "max_bad_share": 0.25, **places})
     train, test = build.train_source(chosen), build.test_source(chosen)
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 2], [1, 2])
     assert test.class_names == train.class_names == ["cat", "dog", "owl"]
+    assert train.max_bad_share == test.max_bad_share == 0.25
 
 
 @pytest.mark.usefixtures("own")

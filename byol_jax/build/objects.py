@@ -71,7 +71,7 @@ def _source(spec: Spec, path: str | None, split: str) -> Any:
     if spec.text.preset is not None:
         return texts.source(spec, path, split)
     if spec.data.source == "tfds":
-        return data.tfds(str(spec.data.name), split, data_dir=path, in_memory=spec.data.in_memory)
+        return data.tfds(str(spec.data.name), split, data_dir=path, in_memory=spec.data.in_memory, max_bad_share=spec.data.max_bad_share)
     part = data.parse_split(split)
     makers: dict[str, Callable[[], data.Source]] = {
         "digits": lambda: data.digits(part.name, size=spec.views.size),
@@ -84,7 +84,8 @@ def _source(spec: Spec, path: str | None, split: str) -> Any:
 
 def _folder(spec: Spec, path: str) -> data.Source:
     """Images of a folder; test images get the classes of the training images."""
-    return data.folder(path, class_names=None if path == spec.data.path else data.folder(str(spec.data.path)).class_names)
+    names = None if path == spec.data.path else data.folder(str(spec.data.path)).class_names
+    return data.folder(path, class_names=names, max_bad_share=spec.data.max_bad_share)
 
 
 def _called(key: str, name: str, *args: Any, **kwargs: Any) -> Any:

@@ -21,10 +21,13 @@ class FolderSource:
       paths: one path an example, relative to ``root``, sorted.
       labels: int32[N], or None.
       class_names: names of the classes in order, or None.
+      max_bad_share: largest share of the files that may be undecodable.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str], labels: np.ndarray | None, class_names: Sequence[str] | None) -> None:
-        self.root, self.paths, self.labels = root, list(paths), labels
+    def __init__(
+        self, root: Path, paths: Sequence[str], labels: np.ndarray | None, class_names: Sequence[str] | None, max_bad_share: float = 0.01
+    ) -> None:
+        self.root, self.paths, self.labels, self.max_bad_share = root, list(paths), labels, max_bad_share
         self.class_names = None if class_names is None else list(class_names)
 
     def __len__(self) -> int:
@@ -51,14 +54,14 @@ class FolderSource:
     def take(self, indices: np.ndarray) -> FolderSource:
         """The chosen files as another source, with the same classes."""
         labels = None if self.labels is None else self.labels[indices]
-        return FolderSource(self.root, [self.paths[i] for i in indices], labels, self.class_names)
+        return FolderSource(self.root, [self.paths[i] for i in indices], labels, self.class_names, self.max_bad_share)
 
     def __repr__(self) -> str:
         kind = "no labels" if self.class_names is None else f"{len(self.class_names)} classes"
         return f"FolderSource({str(self.root)!r}, {len(self)} images, {kind})"
 
 
-def folder(path: str | Path, *, class_names: Sequence[str] | None = None) -> FolderSource:
+def folder(path: str | Path, *, class_names: Sequence[str] | None = None, max_bad_share: float = 0.01) -> FolderSource:
     """A source from image files: JPEG, PNG, WebP and BMP, told by their suffix.
 
     With subfolders, each of those that holds images (at any depth) is a class, in sorted order; images beside the subfolders are then left
@@ -66,6 +69,7 @@ def folder(path: str | Path, *, class_names: Sequence[str] | None = None) -> Fol
 
     Args:
       class_names: the classes in order, where another folder (the training images) gives them; None: those found, sorted.
+      max_bad_share: largest share of the files that may be undecodable, when they are read.
 
     Raises:
       ValueError: the path does not exist, is no folder, holds no image, or a class that ``class_names`` lacks.
@@ -79,7 +83,7 @@ def folder(path: str | Path, *, class_names: Sequence[str] | None = None) -> Fol
     if not classes and not flat:
         raise ValueError(f"folder: {root} holds no image; suffixes looked for: {', '.join(images.SUFFIXES)}; it holds {_glimpse(names)}")
     if not classes:
-        return FolderSource(root, flat, None, None)
+        return FolderSource(root, flat, None, None, max_bad_share)
     if flat:
         LOG.warning("folder: %s has class folders; the %d images beside them are left out (first: %s)", root, len(flat), flat[0])
     known = list(classes) if class_names is None else list(class_names)
@@ -87,7 +91,7 @@ def folder(path: str | Path, *, class_names: Sequence[str] | None = None) -> Fol
         if name not in known:
             raise ValueError(f"folder: class {name!r} in {root} must be one of {_glimpse(known)}{nearest(name, known)}")
     labels = np.repeat(np.array([known.index(name) for name in classes], np.int32), [len(found) for found in classes.values()])
-    return FolderSource(root, [name for found in classes.values() for name in found], labels, known)
+    return FolderSource(root, [name for found in classes.values() for name in found], labels, known, max_bad_share)
 
 
 def _is_class(path: Path) -> bool:

@@ -15,7 +15,7 @@ from byol_jax.data import order
 from byol_jax.data.arrays import ArraySource, InMemory, nearest
 from byol_jax.data.order import Shard
 from byol_jax.data.prefetch import Batch, Batches
-from byol_jax.data.source import LOG, UNLABELLED, Source, Subset, content_of
+from byol_jax.data.source import LOG, UNLABELLED, Source, Subset, bad_share_of, content_of
 from byol_jax.views import TextViews, Views
 
 ViewFn = Callable[[dict[str, Any], Any], dict[str, Any]]
@@ -30,7 +30,7 @@ def train_batches(
     start_step: int = 0,
     shard: Shard = Shard(),
     augment_on: str = "device",
-    max_bad_share: float = 0.01,
+    max_bad_share: float | None = None,
     threads: int | None = None,
 ) -> Batches:
     """The endless training batches of this process, from global batch ``start_step`` on.
@@ -48,7 +48,8 @@ def train_batches(
       start_step: first global batch.
       shard: this process's share.
       augment_on: "device": only crops are made here, and of images in memory not even those; "host": the whole recipe runs in tf.data.
-      max_bad_share: largest share of files that may be undecodable; each is replaced by the next decodable one of the source.
+      max_bad_share: largest share of files that may be undecodable; each is replaced by the next decodable one of the source. None: as the
+        source says, or 0.01.
       threads: parallel decoders; None lets tf.data choose.
 
     Returns:
@@ -63,8 +64,7 @@ def train_batches(
     """
     if augment_on not in ("device", "host"):
         raise ValueError(f"augment_on={augment_on!r} is not one of ['device', 'host']{nearest(str(augment_on), ['device', 'host'])}")
-    if not 0 <= max_bad_share <= 1:
-        raise ValueError(f"max_bad_share={max_bad_share}: must lie in [0, 1]")
+    allowed = _bad_share(source, max_bad_share)
     n = _train_length(source, batch_size)
     _check_kind(source, views)
     _check_any_row(source)
@@ -82,7 +82,7 @@ def train_batches(
         start_step=start_step,
         shard=shard,
         augment_on=augment_on,
-        max_bad_share=max_bad_share,
+        max_bad_share=allowed,
         threads=threads,
     )
 
@@ -102,6 +102,13 @@ def _train_length(source: Source, batch_size: int) -> int:
     if batch_size > n:
         LOG.warning("batch_size=%d is larger than the data set (%d examples): each batch spans more than one epoch", batch_size, n)
     return n
+
+
+def _bad_share(source: Source, given: float | None) -> float:
+    share = bad_share_of(source) if given is None else given
+    if not 0 <= share <= 1:
+        raise ValueError(f"max_bad_share={share}: must lie in [0, 1]")
+    return share
 
 
 def _check_any_row(source: Source) -> None:
@@ -131,7 +138,7 @@ def eval_batches(
     *,
     batch_size: int,
     shard: Shard = Shard(),
-    max_bad_share: float = 0.01,
+    max_bad_share: float | None = None,
     threads: int | None = None,
 ) -> Batches:
     """One pass over the source in its own order, nothing dropped: the last batch is smaller if it must be.
@@ -144,7 +151,7 @@ def eval_batches(
       views: gives ``size`` and ``eval_crop``.
       batch_size: size of the global batch.
       shard: this process's share of each batch.
-      max_bad_share: largest share of files that may be undecodable; these are left out, as "index" shows.
+      max_bad_share: largest share of files that may be undecodable; these are left out, as "index" shows. None: as above.
       threads: parallel decoders; None lets tf.data choose.
 
     Returns:
@@ -154,6 +161,7 @@ def eval_batches(
     Raises:
       ValueError: as for ``train_batches``.
     """
+    allowed = _bad_share(source, max_bad_share)
     n = _length(source)
     _check_kind(source, views)
     rows = shard.rows(batch_size)
@@ -161,7 +169,7 @@ def eval_batches(
         return Batches(lambda: _eval_gather(source, order.one_pass(n, batch_size, rows)))
     from byol_jax.data import stream
 
-    return stream.eval_batches(source, views, batch_size=batch_size, shard=shard, max_bad_share=max_bad_share, threads=threads)
+    return stream.eval_batches(source, views, batch_size=batch_size, shard=shard, max_bad_share=allowed, threads=threads)
 
 
 def _eval_gather(source: InMemory, steps: Iterator[np.ndarray]) -> Iterator[Batch]:

@@ -20,6 +20,8 @@ _FILES_AT_ONCE = 16  # files read side by side, so that a window mixes examples 
 class TfdsSource:
     """A TFDS split whose files (array_record) allow random access. Images are decoded when asked for."""
 
+    max_bad_share = 0.01
+
     def __init__(self, split: Split) -> None:
         self._split = split
         self.class_names = split.class_names
@@ -95,6 +97,8 @@ class TfdsStream:
     ``source[i]`` reads everything before i, so it is slow; prepare the data set with ``file_format="array_record"`` for random access.
     """
 
+    max_bad_share = 0.01
+
     def __init__(self, split: Split, window: int = 2048) -> None:
         self._split, self.window = split, window
         self.class_names = split.class_names
@@ -134,7 +138,9 @@ class TfdsStream:
 
     def head(self, count: int) -> TfdsStream:
         """Its first ``count`` examples, as a stream."""
-        return TfdsStream(self._split.head(count), self.window)
+        first = TfdsStream(self._split.head(count), self.window)
+        first.max_bad_share = self.max_bad_share
+        return first
 
     def shuffled(self, seed: int, epoch: int, place: int) -> Iterator[Window]:
         """See ``WindowedSource``."""
@@ -171,7 +177,14 @@ def _decode(data: bytes, where: str) -> np.ndarray:
     return decode(data, where)
 
 
-def tfds(name: str, split: str = "train", *, data_dir: str | Path | None = None, in_memory: bool = False) -> Source:
+def tfds(
+    name: str,
+    split: str = "train",
+    *,
+    data_dir: str | Path | None = None,
+    in_memory: bool = False,
+    max_bad_share: float = 0.01,
+) -> Source:
     """A source from TensorFlow Datasets, downloaded and prepared if it is not yet.
 
     What is prepared here is written as array_record, for random access; what stands prepared as TFRecord is streamed (``TfdsStream``).
@@ -181,6 +194,7 @@ def tfds(name: str, split: str = "train", *, data_dir: str | Path | None = None,
       split: a split or a slice of one: "train", "train[:90%]", "test[100:200]".
       data_dir: where prepared data lies; None is TFDS's own default (~/tensorflow_datasets, or $TFDS_DATA_DIR).
       in_memory: decode everything now, to an ``ArraySource`` (images of one size only).
+      max_bad_share: largest share of the images that may be undecodable, when they are read.
 
     Raises:
       ValueError: unknown data set or split (the nearest is named), no image feature, not prepared and not to be downloaded, images of
@@ -195,6 +209,7 @@ def tfds(name: str, split: str = "train", *, data_dir: str | Path | None = None,
         raise ValueError(f"tfds: {part.name} is empty")
     random_access = FileFormat.ARRAY_RECORD in builder.info.available_file_formats()
     source: TfdsSource | TfdsStream = TfdsSource(part) if random_access else TfdsStream(part)
+    source.max_bad_share = max_bad_share
     return _load_all(source) if in_memory else source
 
 

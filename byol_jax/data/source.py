@@ -22,7 +22,8 @@ class Source(Protocol):
     gives ``{"tokens": int[n], "label": int}``, ids without special tokens, and says so: ``content = "tokens"``.
 
     Optional attributes: ``labels`` (int32[N], or None if there are none) and ``class_names`` (a list of str), which spare a pass
-    over the data. To have an example skipped and counted instead of ending the run, raise ``BadImage`` from ``__getitem__``.
+    over the data; ``max_bad_share`` (0.01 if it is not there), the share of examples that may be undecodable. To have an example skipped
+    and counted instead of ending the run, raise ``BadImage`` from ``__getitem__``.
     """
 
     def __len__(self) -> int:
@@ -64,6 +65,11 @@ def as_rgb(image: Any, where: str) -> np.ndarray:
 def content_of(source: Source) -> str:
     """The key under which the source's examples hold what is learned from: "image", or "tokens"."""
     return getattr(source, "content", "image")
+
+
+def bad_share_of(source: Source) -> float:
+    """The share of the source's examples that may be undecodable: its own ``max_bad_share``, or 0.01."""
+    return getattr(source, "max_bad_share", 0.01)
 
 
 def check_example(example: Any, where: str) -> tuple[np.ndarray, int]:
@@ -122,7 +128,7 @@ class Subset:
         if outside.size:
             raise ValueError(f"subset: index {outside[0]} is outside the source; valid: 0..{n - 1}")
         self.class_names = getattr(source, "class_names", None)
-        self.content = content_of(source)
+        self.content, self.max_bad_share = content_of(source), bad_share_of(source)
 
     @functools.cached_property
     def labels(self) -> np.ndarray | None:

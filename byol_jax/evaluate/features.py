@@ -49,7 +49,7 @@ class Features:
         return Features(self.embedding[index], self.label[index], self.index[index], self.weighted)
 
 
-def features(encoder: Encoder, source: Any, *, batch_size: int = 256, max_bad_share: float = 0.01) -> Features:
+def features(encoder: Encoder, source: Any, *, batch_size: int = 256, max_bad_share: float | None = None) -> Features:
     """Embeds every example of a source, the last partial batch included.
 
     With several processes each embeds its share and all of them get the whole.
@@ -58,7 +58,8 @@ def features(encoder: Encoder, source: Any, *, batch_size: int = 256, max_bad_sh
       encoder: the frozen encoder.
       source: a data set (``__len__`` and ``__getitem__``), see ``byol_jax.data``.
       batch_size: rows this process sends to its devices at a time.
-      max_bad_share: largest share of files that may be undecodable; these are left out, as ``index`` shows.
+      max_bad_share: largest share of files that may be undecodable; these are left out, as ``index`` shows. None: as the
+        source says, or 0.01.
 
     Returns:
       Features of all N examples in the source's order.
@@ -94,7 +95,7 @@ def labelled(*sets: Features) -> int:
 
 
 def _collect(
-    source: Any, views: Recipe, batch_size: int, embed: Callable[[np.ndarray], np.ndarray], max_bad_share: float = 0.01
+    source: Any, views: Recipe, batch_size: int, embed: Callable[[np.ndarray], np.ndarray], max_bad_share: float | None = None
 ) -> Features:
     shard = Shard(jax.process_index(), jax.process_count())
     batches = eval_batches(source, views, batch_size=batch_size * shard.count, shard=shard, max_bad_share=max_bad_share)

@@ -60,7 +60,7 @@ def neighbours_of_some(encoder: Any, queries: Any, bank: Any, found: Features, *
     If both are one source, no example is its own neighbour.
     """
     positions = one_of_each_class(queries, rows, seed)
-    asked = features(encoder, subset(queries, positions), batch_size=len(positions))
+    asked = features(encoder, subset(queries, positions), batch_size=len(positions), max_bad_share=1.0)
     positions = positions[asked.index]  # without those that could not be decoded
     own = 1 if queries is bank else 0
     if len(found) <= own:

@@ -78,8 +78,8 @@ def write_report(
         "quality": plots.curves(found, plots.QUALITY),
         "training": plots.curves(found, plots.TRAINING),
         "views": None if views is None else kind.views(source, views, seed),
-        "map": pictures.embedding_map(features(encoder, sample), names, seed=seed),
-        "neighbours": kind.neighbours(encoder, asked, kept, features(encoder, kept), names, seed=seed),
+        "map": pictures.embedding_map(features(encoder, sample, max_bad_share=1.0), names, seed=seed),
+        "neighbours": kind.neighbours(encoder, asked, kept, features(encoder, kept, max_bad_share=1.0), names, seed=seed),
     }
     folder = run / "report"
     folder.mkdir(parents=True, exist_ok=True)

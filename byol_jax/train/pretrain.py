@@ -69,7 +69,7 @@ def pretrain(
     data_on_device: bool = False,
     accumulate: int = 1,
     shard_state: bool = False,
-    max_bad_share: float = 0.01,
+    max_bad_share: float | None = None,
     test_data: Any = None,
     monitor_data: Any = None,
     eval_views: Recipe | None = None,

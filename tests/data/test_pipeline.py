@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from byol_jax import views
-from byol_jax.data import BadImage, Shard, eval_batches, folder, from_arrays, order, train_batches
+from byol_jax.data import BadImage, Shard, eval_batches, folder, from_arrays, order, subset, train_batches
 
 N = 11
 SMALL = views.small(8)
@@ -160,6 +160,19 @@ def test_bad_files_are_replaced_counted_and_named_once(caplog):
     parts = [first(9, Mine((3, 4, 10)), SMALL, **options, shard=Shard(i, 2)) for i in range(2)]
     together = [np.concatenate([a["label"], b["label"]]) for a, b in zip(*parts, strict=True)]
     np.testing.assert_array_equal(got, np.concatenate(together))
+
+
+def test_a_source_and_parts_of_it_say_how_many_may_be_bad(tmp_path):
+    mine = Mine((3, 4))
+    mine.max_bad_share = 0.1
+    for source in (mine, subset(mine, range(N))):
+        with pytest.raises(ValueError, match=r"more than max_bad_share=0\.1 allows"):
+            list(eval_batches(source, SMALL, batch_size=4))
+    mine.max_bad_share = 0.3
+    assert sum(len(batch["index"]) for batch in eval_batches(subset(mine, range(N)), SMALL, batch_size=4)) == N - 2
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    (tmp_path / "x.png").write_bytes(b"torn")
+    assert folder(tmp_path, max_bad_share=0.2).take(np.arange(1)).max_bad_share == 0.2
 
 
 def test_too_many_bad_files():
