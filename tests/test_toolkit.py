@@ -65,6 +65,9 @@ def test_distrust_of_pairs() -> None:
     found = build.byol(spec(**{"denoise.share": 0.2, "denoise.softness": 0.1, "denoise.warmup_steps": 7, "denoise.decay": 0.9})).loss
     assert isinstance(found, method.Denoised)
     assert dataclasses.astuple(found)[:4] == (0.2, 0.1, 7, 0.9)
+    chosen = spec(**{"denoise.share": 0.2, "denoise.warmup_steps": 7})
+    parts: Any = build.byol(dataclasses.replace(chosen, optimizer=dataclasses.replace(chosen.optimizer, accumulate=4))).loss
+    assert parts.warmup == 28  # which the loss counts by micro-batch
     one = method.Outputs(None, *(jnp.asarray([[[1.0, 0.0]], [[0.0, 1.0]]]),) * 2)
     bounded: Any = build.byol(spec(**{"denoise.bounded": 0.5})).loss
     assert float(bounded(one, one)[0]) == pytest.approx(2 * (1 - np.exp(-1)) / 0.5)

@@ -32,7 +32,7 @@ def byol(spec: Spec, classes: objects.Classes = 0) -> method.Byol:
         encoder=encoder,
         projector=_head(wanted.projector, spec.encoder.dtype),
         predictor=_head(wanted.predictor, spec.encoder.dtype),
-        loss=_loss(wanted),
+        loss=_loss(wanted, spec.optimizer.accumulate),
         num_classes=classes if wanted.probe else 0,
         target=wanted.target,
         passes=_passes(spec, encoder),
@@ -50,7 +50,7 @@ def _head(chosen: HeadSpec, dtype: str) -> nn.Module:
     return method.MLP(**asdict(chosen), dtype=jnp.dtype(dtype)) if chosen.layers else method.NoHead()
 
 
-def _loss(chosen: MethodSpec) -> method.Loss | method.MemoryLoss:
+def _loss(chosen: MethodSpec, micro_batches: int) -> method.Loss | method.MemoryLoss:
     if chosen.loss != "regression":
         return objects.own("method.loss", chosen.loss)
     if chosen.beta:
@@ -58,7 +58,8 @@ def _loss(chosen: MethodSpec) -> method.Loss | method.MemoryLoss:
     denoise, learned = chosen.denoise, chosen.teacher
     shape = {"shape": method.bounded(denoise.bounded)} if denoise.bounded else {}
     if denoise.share:
-        return method.Denoised(denoise.share, denoise.softness, denoise.warmup_steps, denoise.decay, **shape)
+        warmup = denoise.warmup_steps * micro_batches
+        return method.Denoised(denoise.share, denoise.softness, warmup, denoise.decay, **shape)
     feature = method.of_pairs(**shape) if shape else method.normalized_regression_loss(chosen.normalization)
     if not learned.similarity:
         return feature

@@ -35,7 +35,7 @@ class DenoiseSpec:
     share: float = ruled(0.0, between(0, 0.9))
     softness: float = ruled(0.0, at_least(0))  # 0: they are dropped; above: they weigh sigmoid((cosine - threshold) / softness)
     warmup_steps: int = ruled(0, at_least(0))  # before the first is
-    decay: float = ruled(0.99, between(0, 0.9999))  # of the threshold's moving average
+    decay: float = ruled(0.99, between(0, 0.9999))  # of the threshold's moving average, by micro-batch
     bounded: float = ruled(0.0, at_least(0))  # q: a term d of the loss becomes (1 - exp(-q d)) / q; 0: d
 
 

@@ -48,7 +48,7 @@ class Denoised:
     Attributes:
       share: of the pairs of a global batch (or micro-batch) that are not trusted, those whose target projections agree least.
       softness: 0 drops them; above, a pair's weight is sigmoid((cosine - threshold) / softness). Weights have the mean 1.
-      warmup: batches before the first pair is dropped, while the target has learned nothing.
+      warmup: batches (or micro-batches) before the first pair is dropped, while the target has learned nothing.
       decay: of the threshold's moving average, the share of the old value kept; at first the mean of all so far.
       shape: of a single term of the loss, such as ``bounded(1.0)``.
 
