@@ -121,18 +121,11 @@ def make_train_step(
     if key is None:
         raise ValueError("make_train_step(augment=...) draws random numbers: pass key=jax.random.key(seed) too")
     mesh = data_mesh(mesh)
-    devices = mesh.shape[AXIS]
-    platform = mesh.devices.flat[0].platform
-    stacked = stacks_views(method.network(), platform) if stack_views is None else stack_views
-    # XLA computes convolutions in a loop's body some 30 times slower on a CPU.
-    unroll = accumulate if platform == "cpu" else 1
-    per_device = partial(_gradients, method, augment, partial(apply_to_views, stacked=stacked), accumulate, unroll, devices)
-    # check_vma=False: with it on, gradients of replicated parameters arrive already summed over the devices, and a pmean leaves them so.
-    over_devices = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(), check_vma=False)
+    over_devices = _over_devices(partial(jax.grad, has_aux=True), method, augment, mesh, accumulate, stack_views)
 
     def step(state: ByolState, batch: Batch) -> tuple[ByolState, Metrics]:
         rows = rows_of(batch)
-        check_rows(rows, devices, accumulate)
+        check_rows(rows, mesh.shape[AXIS], accumulate)
         keys = jax.random.split(jax.random.fold_in(key, state.step), rows)
         networks = dataclasses.replace(state, opt_state=())  # the optimizer's may be sharded: it stays outside
         grads, (online_stats, target_stats, memory), metrics = over_devices(networks, batch, keys)
@@ -156,62 +149,58 @@ def make_train_step(
 
 
 def make_metrics(
-    method: Byol, *, augment: Augment | None = None, key: jax.Array | None = None, mesh: Mesh | None = None, stack_views: bool | None = None
+    method: Byol,
+    *,
+    augment: Augment | None = None,
+    key: jax.Array | None = None,
+    mesh: Mesh | None = None,
+    accumulate: int = 1,
+    stack_views: bool | None = None,
 ) -> Callable[[ByolState, Batch], Metrics]:
     """Builds ``metrics(state, batch)``: what a training step says of a batch (loss and the others), without its update.
 
-    The networks run as in training, with the batch's own statistics and with dropout: the loss of held-out examples may be set beside
-    that of training. Every call draws the same random numbers. Arguments as of ``make_train_step``.
+    The networks run as in training, with the statistics of each micro-batch and with dropout: the loss of held-out examples may be set
+    beside that of training. Every call draws the same random numbers. Arguments as of ``make_train_step``.
     """
     if augment is None:
         augment = no_augment
     key = jax.random.key(0) if key is None else key
     mesh = data_mesh(mesh)
-    devices = mesh.shape[AXIS]
-    stacked = stacks_views(method.network(), mesh.devices.flat[0].platform) if stack_views is None else stack_views
-    per_device = partial(_metrics_alone, method, augment, partial(apply_to_views, stacked=stacked), devices)
-    over_devices = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(), check_vma=False)
+    over_devices = _over_devices(lambda objective: objective, method, augment, mesh, accumulate, stack_views)
 
     def metrics(state: ByolState, batch: Batch) -> Metrics:
         rows = rows_of(batch)
-        check_rows(rows, devices, 1)
-        return over_devices(dataclasses.replace(state, opt_state=()), batch, jax.random.split(key, rows))
+        check_rows(rows, mesh.shape[AXIS], accumulate)
+        _, _, found = over_devices(dataclasses.replace(state, opt_state=()), batch, jax.random.split(key, rows))
+        return found
 
     return metrics
 
 
-def _gradients(
-    method: Byol,
-    augment: Augment,
-    apply: ApplyToViews,
-    accumulate: int,
-    unroll: int,
-    devices: int,
-    state: ByolState,
-    batch: Batch,
-    keys: jax.Array,
-) -> tuple[Any, Any, Metrics]:
-    """Inside shard_map: the rows of one device in; gradients, what is carried on, and metrics of the whole batch out."""
-    shares = labelled_shares(batch, method.num_classes, AXIS) if method.num_classes else None
+def _over_devices(
+    measure: Callable[..., Any], method: Byol, augment: Augment, mesh: Mesh, accumulate: int, stack_views: bool | None
+) -> Callable[[ByolState, Batch, jax.Array], tuple[Any, Any, Metrics]]:
+    """``(state, batch, keys[B]) -> (found, carried, metrics)`` of the whole batch; ``found`` is what ``measure(objective)`` gives first."""
+    platform = mesh.devices.flat[0].platform
+    stacked = stacks_views(method.network(), platform) if stack_views is None else stack_views
+    # XLA computes convolutions in a loop's body some 30 times slower on a CPU.
+    unroll = accumulate if platform == "cpu" else 1
+    apply = partial(apply_to_views, stacked=stacked)
 
-    def micro_step(carried: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, tuple[Any, Metrics]]:
-        objective, target_stats = _prepared(method, augment, apply, devices, state, carried, shares, *part)
-        grads, ((online_stats, memory), metrics) = jax.grad(objective, has_aux=True)(state.trained)
-        return (online_stats, target_stats, memory), (grads, metrics)
+    def per_device(state: ByolState, batch: Batch, keys: jax.Array) -> tuple[Any, Any, Metrics]:
+        shares = labelled_shares(batch, method.num_classes, AXIS) if method.num_classes else None
 
-    carried, (grads, metrics) = mean_over_parts(micro_step, _carried(state), micro_batches((batch, keys), accumulate), accumulate, unroll)
-    grads, metrics = mean_over_devices((grads, metrics))
-    return grads, carried, metrics
+        def micro_step(carried: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, tuple[Any, Metrics]]:
+            objective, target_stats = _prepared(method, augment, apply, mesh.shape[AXIS], state, carried, shares, *part)
+            found, ((online_stats, memory), metrics) = measure(objective)(state.trained)
+            return (online_stats, target_stats, memory), (found, metrics)
 
+        carried, out = mean_over_parts(micro_step, _carried(state), micro_batches((batch, keys), accumulate), accumulate, unroll)
+        found, metrics = mean_over_devices(out)
+        return found, carried, metrics
 
-def _metrics_alone(
-    method: Byol, augment: Augment, apply: ApplyToViews, devices: int, state: ByolState, batch: Batch, keys: jax.Array
-) -> Metrics:
-    """Inside shard_map: what ``_gradients`` measures, and nothing else."""
-    shares = labelled_shares(batch, method.num_classes, AXIS) if method.num_classes else None
-    objective, _ = _prepared(method, augment, apply, devices, state, _carried(state), shares, batch, keys)
-    _, (_, metrics) = objective(state.trained)
-    return mean_over_devices(metrics)
+    # check_vma=False: with it on, gradients of replicated parameters arrive already summed over the devices, and a pmean leaves them so.
+    return jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=P(), check_vma=False)
 
 
 def _carried(state: ByolState) -> tuple[Any, Any, Any]:

@@ -29,6 +29,7 @@ def held_out_loss(
     batch_size: int,
     seed: int,
     mesh: Mesh,
+    accumulate: int,
     every_steps: int,
     steps: int,
 ) -> list[Evaluation]:
@@ -45,7 +46,8 @@ def held_out_loss(
         return []
     if data is None:
         raise ValueError(f"held_out_examples = {examples}: needs test_data, whose loss is measured; or 0")
-    measure = jax.jit(traced_for(mesh, make_metrics(method, augment=augment, key=jax.random.key(seed), mesh=mesh)))
+    metrics = make_metrics(method, augment=augment, key=jax.random.key(seed), mesh=mesh, accumulate=accumulate)
+    measure = jax.jit(traced_for(mesh, metrics))
     count = max(round(examples / batch_size), 1)
 
     def look(state: ByolState) -> dict[str, float]:

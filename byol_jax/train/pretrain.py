@@ -113,15 +113,16 @@ def pretrain(
     tx, schedules = start.optimization(optimizer, learning_rate, steps, batch_size, len(data))
     ema = tau if callable(tau) else ema_decay(tau, steps)
     held = resident.hold(data, views, augment_on, mesh) if data_on_device else None
-    made_of: dict[str, Any] = {"ema": ema, "augment": augment, "seed": seed, "mesh": mesh, "accumulate": accumulate, "log": schedules}
+    parts: dict[str, Any] = {"mesh": mesh, "accumulate": accumulate}
+    made_of: dict[str, Any] = {"ema": ema, "augment": augment, "seed": seed, **parts, "log": schedules}
     init_key, jitted = start.training_step(method, tx, held=held, shard_state=shard_state, **made_of)
     facts, folder = start.facts(seed, batch_size, steps, data, note), None if workdir is None else run_folder(workdir)
-    when = {"every_steps": start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size), "steps": steps}
+    when: dict[str, Any] = {"every_steps": start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size), "steps": steps}
     known = data if monitor_data is None else monitor_data
     look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, max_bad_share=max_bad_share, **when)
     sizes: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
     read = functools.partial(train_batches, views=views, augment_on=augment_on, max_bad_share=max_bad_share, **sizes)
-    look += held_out_loss(method, read, test_data, augment, examples=held_out_examples, mesh=mesh, **sizes, **when)
+    look += held_out_loss(method, read, test_data, augment, examples=held_out_examples, **parts, **sizes, **when)
     checkpoints = start.open_checkpoints(folder, every_steps=checkpoint_every, keep=keep, known=facts)
     made = functools.partial(index_batches, data, **sizes) if held else functools.partial(read, data)
     with start.Stream(made, (checkpoints.latest_step() or 0) if checkpoints else 0) as stream:
