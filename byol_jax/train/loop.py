@@ -148,7 +148,7 @@ class _Log:
             return
         step, metrics = self._pending
         self._pending = None
-        for name in ("loss", "probe_loss"):
+        for name in ("loss", *(key for key in metrics if key.startswith("probe_loss"))):
             if name in metrics and not math.isfinite(value := float(metrics[name])):
                 raise Diverged(f"step {step}: the {name.replace('_', ' ')} is {value}; {self.advice()}")
         self._count += 1

@@ -108,6 +108,7 @@ def pretrain(
     Raises ValueError for settings that do not fit each other, and its subclasses ``Diverged`` and ``CheckpointError``, see ``fit``.
     """
     mesh = start.fitting_mesh(mesh, batch_size, accumulate)
+    start.check_labels(data, method.num_classes)
     steps = start.length(steps, epochs, len(data), batch_size)
     recipe, augment = start.augmentation(views, eval_views, augment_on)
     tx, schedules = start.optimization(optimizer, learning_rate, steps, batch_size, len(data))

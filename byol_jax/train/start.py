@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -35,6 +36,17 @@ def fitting_mesh(mesh: Mesh | None, batch_size: int, accumulate: int) -> Mesh:
     mesh = parallel.data_mesh() if mesh is None else mesh
     parallel.check_batch(batch_size, mesh, accumulate)
     return mesh
+
+
+def check_labels(data: Any, classes: Any) -> None:
+    """Raises ValueError where the labels that the data have at hand do not fit the number of classes."""
+    labels = getattr(data, "__dict__", {}).get("labels")  # those that would have to be read first are not looked at
+    highest = -1 if labels is None else int(np.max(labels, initial=-1))
+    if isinstance(classes, int) and highest >= classes > 0:
+        raise ValueError(
+            f"num_classes = {classes}: the data have the label {highest}, and labels are 0 to {classes - 1}, or -1 for none; "
+            f"nearest valid: num_classes = {highest + 1}, if classes count from 0"
+        )
 
 
 def length(steps: int | None, epochs: float | None, examples: int, batch_size: int) -> int:

@@ -148,6 +148,15 @@ def test_a_loss_that_is_no_number_stops_the_run(checkpoints, tmp_path, bad):
     after.close()
 
 
+def test_so_does_the_loss_of_one_probe_of_several():
+    def of_two(state, batch):
+        state, metrics = step(state, batch)
+        return state, {**metrics, "probe_loss_birds": jnp.float32(1), "probe_loss_cars": metrics["tau"] / (2 - state["sum"] / 3)}
+
+    with pytest.raises(Diverged, match="step 3: the probe loss cars is inf"):
+        run(begin(), steps=9, step=of_two)
+
+
 def test_a_bad_state_is_not_saved_even_while_its_loss_is_finite(checkpoints, tmp_path):
     def source():
         for n, batch in enumerate(batches()):

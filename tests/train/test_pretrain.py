@@ -167,6 +167,7 @@ def test_going_on_with_other_settings_is_said(stood, caplog):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"method": dataclasses.replace(METHOD, num_classes=9)}, "num_classes = 9: the data have the label 9, .*: num_classes = 10"),
         ({"batch_size": 7}, "batch_size = 7: must be a multiple of 2 .*nearest: 6 or 8"),
         ({"steps": None}, "steps = None, epochs = None: give exactly one"),
         ({"epochs": 1, "steps": 3}, "give exactly one"),
