@@ -13,6 +13,7 @@ import pytest
 
 from byol_jax import build, cli, evaluate
 from byol_jax import config as cfg
+from byol_jax.build import texts
 from byol_jax.build.subject import Subject
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.evaluate import Encoder, SentenceEncoder
@@ -248,6 +249,37 @@ def test_a_part_of_a_file_is_held_out(folder: Path) -> None:
     train, test = build.train_source(spec), build.test_source(spec)
     assert (len(train), len(test)) == (30, 10)
     assert not set(train.texts) & set(test.texts)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "labels"),
+    [("1 2 3 other", "1 2 3", [0, 1, 2]), ("b c", "c b", [1, 0]), ("1 3", "3 1", [3, 1]), (" ", "b c", [0, 1])],
+)
+def test_test_texts_have_the_classes_of_the_training_texts(tmp_path: Path, train: str, test: str, labels: list[int]) -> None:
+    spec = _labelled(tmp_path, train, test)
+    assert texts.raw(spec, spec.data.test_path, "test").labels.tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ("b c", "c d", "PLACE/test.csv: class 'd' is not one of ['b', 'c']"),
+        ("1 2", "1 other", "PLACE/test.csv: class 'other' is a name, and those of PLACE/train.csv are numbers"),
+    ],
+)
+def test_test_texts_of_other_classes_are_told(tmp_path: Path, train: str, test: str, message: str) -> None:
+    spec = _labelled(tmp_path, train, test)
+    with pytest.raises(ValueError) as error:
+        texts.raw(spec, spec.data.test_path, "test")
+    assert message.replace("PLACE", str(tmp_path)) in str(error.value)
+
+
+def _labelled(place: Path, train: str, test: str) -> cfg.Spec:
+    """A configuration of two files, with these labels."""
+    for split, labels in (("train", train), ("test", test)):
+        (place / f"{split}.csv").write_text("text,label\n" + "".join(f"text,{label}\n" for label in labels.split(" ")))
+    (place / "tiny.py").write_text(TINY.replace("DATA", str(place)).replace(".jsonl", ".csv"))
+    return cfg.load(f"{place}/tiny.py")
 
 
 def test_an_encoder_of_images_takes_no_sentences(folder: Path) -> None:

@@ -19,6 +19,7 @@ from byol_jax.config import ConfigError, Spec
 from byol_jax.config.rules import SIZES
 from byol_jax.convert import huggingface
 from byol_jax.data.slices import chosen, parse
+from byol_jax.data.texts import class_number
 from byol_jax.data.vocabulary import Kind
 from byol_jax.models.transformer import stacked
 from byol_jax.views import TextViews
@@ -46,15 +47,22 @@ def recipe(spec: Spec) -> TextViews:
 
 
 def raw(spec: Spec, path: str | None, split: str) -> data.TextSource:
-    """The texts that a configuration names, as they stand in their files. Test texts get the classes of the training texts."""
+    """The texts that a configuration names, as they stand in their files. Test texts get the classes of the training texts.
+
+    Raises:
+      ValueError: among others, a class that the training texts lack, or one by name where theirs are numbers.
+    """
     if spec.data.source == "tfds":
         return data.tfds_texts(str(spec.data.name), split, data_dir=path, text=spec.text.column, label=spec.text.label_column)
     options: dict[str, Any] = {"text": spec.text.column, "label": spec.text.label_column, "max_bad_share": spec.data.max_bad_share}
-    found = data.text_files(str(path), **options)
-    if path == spec.data.path or found.class_names is None:
-        return found
-    known = data.text_files(str(spec.data.path), **options).class_names
-    return found if known is None else data.text_files(str(path), class_names=known, **options)
+    train = data.text_files(str(spec.data.path), **options)
+    if path == spec.data.path:
+        return train
+    test = data.text_files(str(path), class_names=train.class_names, **options)
+    if train.labels is not None and train.class_names is None and test.class_names is not None:
+        name = next(one for one in test.class_names if class_number(one) is None)
+        raise ConfigError([f"{path}: class {name!r} is a name, and those of {spec.data.path} are numbers; write one or the other in both"])
+    return test
 
 
 def source(spec: Spec, path: str | None, split: str) -> data.TokenSource:

@@ -103,7 +103,7 @@ def from_texts(texts: Sequence[str], labels: Sequence[Any] | None = None, *, cla
             raise ValueError(f"from_texts: text {i} is {text!r}; each must be a str that is not empty")
     if labels is not None and len(labels) != len(texts):
         raise ValueError(f"from_texts: {len(labels)} labels for {len(texts)} texts; pass as many, or None")
-    return TextSource(texts, *_classes(labels, class_names))
+    return TextSource(texts, *_classes(labels, class_names, "from_texts"))
 
 
 def text_files(
@@ -135,7 +135,7 @@ def text_files(
     faults.check(str(root), len(found), max_bad_share)
     labels = [one.label for one in found]
     unlabelled = all(one is None for one in labels)
-    return TextSource([one.text for one in found], *_classes(None if unlabelled else labels, class_names))
+    return TextSource([one.text for one in found], *_classes(None if unlabelled else labels, class_names, str(root)))
 
 
 def tfds_texts(
@@ -224,11 +224,11 @@ def _cleaned(found: Iterable[Text], faults: Faults) -> Iterator[Text]:
         yield Text(kept[:LONGEST], one.where, one.label)
 
 
-def _classes(labels: Sequence[Any] | None, names: Sequence[str] | None) -> tuple[np.ndarray | None, list[str] | None]:
+def _classes(labels: Sequence[Any] | None, names: Sequence[str] | None, what: str) -> tuple[np.ndarray | None, list[str] | None]:
     """(int32[N], class names) of what stands in the column of the label: numbers from 0, or names. -1 where there is none."""
     if labels is None:
         return None, None if names is None else list(names)
-    numbers = [_number(one) for one in labels]
+    numbers = [UNLABELLED if one in (None, "") else class_number(one) for one in labels]
     if names is None and all(one is not None for one in numbers):
         return np.array(numbers, np.int32), None
     texts = [None if one in (None, "") else str(one) for one in labels]
@@ -236,11 +236,12 @@ def _classes(labels: Sequence[Any] | None, names: Sequence[str] | None) -> tuple
     place = {name: i for i, name in enumerate(known)}
     for one in texts:
         if one is not None and one not in place:
-            raise ValueError(f"text: class {one!r} is not one of {known}{nearest(one, known)}")
+            raise ValueError(f"{what}: class {one!r} is not one of {known}{nearest(one, known)}")
     return np.array([UNLABELLED if one is None else place[one] for one in texts], np.int32), known
 
 
-def _number(label: Any) -> int | None:
+def class_number(label: Any) -> int | None:
+    """The number that a label is; None if it is a name."""
     try:
         number = int(label)
     except (TypeError, ValueError):

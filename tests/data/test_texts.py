@@ -112,8 +112,14 @@ def test_a_missing_column_is_told_with_the_nearest(tmp_path: Path) -> None:
 def test_test_texts_take_the_classes_of_the_training_texts(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\nhello,spam\n")
     np.testing.assert_array_equal(text_files(tmp_path / "a.csv", class_names=["ham", "spam"]).labels, [1])
-    with pytest.raises(ValueError, match=r"class 'spam' is not one of \['ham', 'spal'\]; did you mean 'spal'\?"):
+    with pytest.raises(ValueError, match=r"a\.csv: class 'spam' is not one of \['ham', 'spal'\]; did you mean 'spal'\?"):
         text_files(tmp_path / "a.csv", class_names=["ham", "spal"])
+
+
+def test_a_text_without_a_label_leaves_the_others_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\none,2\ntwo,\nten,10\n")
+    source = text_files(tmp_path / "a.csv")
+    assert (source.labels.tolist(), source.class_names) == ([2, -1, 10], None)
 
 
 @pytest.mark.parametrize(
