@@ -62,7 +62,7 @@ setup(
         "safetensors": SAFETENSORS,
         "text": TEXT,
         "index": INDEX,  # experiments/faq_search, experiments/recommend
-        "torch": ["torch>=2.4", *SAFETENSORS],
+        "torch": ["torch>=2.6", *SAFETENSORS],  # before, a file of weights could run code: CVE-2025-32434
         "lightly": ["lightly>=1.5", "torch>=2.4", "torchvision>=0.19"],  # the peer of `byol-jax bench --peer lightly`
         "parquet": PARQUET,
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24"],

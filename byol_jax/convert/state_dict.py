@@ -13,6 +13,7 @@ import numpy as np
 from byol_jax.convert.weights import ConvertError
 
 TORCH = (".pth", ".pt", ".ckpt", ".tar", ".bin")
+SAFE = 2, 6  # before that version of torch, its weights-only loader could be made to run code: CVE-2025-32434
 
 
 def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -21,7 +22,8 @@ def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     Nested dicts are flattened: ``{"state_dict": {"conv1.weight": ...}}`` gives ``state_dict.conv1.weight``. Floats become float32.
 
     Raises:
-      ConvertError: no such file, another kind of file, a damaged one, more than weights in it, or the package to read it is missing.
+      ConvertError: no such file, another kind of file, a damaged one, more than weights in it, or the package to read it is missing
+        or too old.
     """
     path = Path(path)
     if not path.is_file():
@@ -45,6 +47,11 @@ def _safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 def _torch(path: Path) -> Any:
     torch = needed("torch", "torch", path)
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE:
+        raise ConvertError(
+            f"{path}: is not loaded by torch {torch.__version__}, whose weights-only loader can be made to run code (CVE-2025-32434); "
+            "take 2.6 or newer: pip install -U 'torch>=2.6'"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from byol_jax import convert, models, views
-from byol_jax.convert import layers, torch
+from byol_jax.convert import layers, state_dict, torch
 
 with np.load(Path(__file__).parents[1] / "golden" / "torch_resnet_tiny.npz") as file:
     GOLDEN = dict(file)
@@ -256,6 +256,44 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(convert.ConvertError, match=r"needs safetensors, .* pip install 'byol-jax\[safetensors\]'"):
         torch.read(tmp_path / "x.safetensors")
+
+
+class Loader:
+    """A torch of some version, which notes what it is asked to load."""
+
+    def __init__(self, version: str) -> None:
+        self.__version__, self.asked = version, []
+
+    def load(self, path: Path, **options: object) -> dict:
+        self.asked.append((path, options))
+        return {}
+
+
+@pytest.mark.parametrize("version", ["1.13.1", "2.4.0", "2.5.1+cu124"])
+def test_a_torch_whose_loader_can_run_code_loads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    path, loader = tmp_path / "x.pth", Loader(version)
+    path.write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "torch", loader)
+    with pytest.raises(convert.ConvertError) as caught:
+        state_dict.load(path)
+    told = f"{path}: is not loaded by torch {version}, whose weights-only loader can be made to run code (CVE-2025-32434); "
+    assert str(caught.value) == told + "take 2.6 or newer: pip install -U 'torch>=2.6'"
+    assert loader.asked == []
+
+
+@pytest.mark.parametrize("version", ["2.6.0", "2.6.0a0+git1", "2.10.0+cpu", "3.0.0"])
+def test_a_newer_torch_loads_weights_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    path, loader = tmp_path / "x.pth", Loader(version)
+    path.write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "torch", loader)
+    assert state_dict.load(path) == ({}, {})
+    assert loader.asked == [(path, {"map_location": "cpu", "weights_only": True})]
+
+
+def test_the_extra_wants_a_torch_that_may_load() -> None:
+    setup = (Path(__file__).parents[2] / "setup.py").read_text(encoding="utf-8")
+    assert '"torch": ["torch>=2.6", *SAFETENSORS]' in setup
+    assert state_dict.SAFE == (2, 6)
 
 
 def test_half_precision_becomes_float32(tmp_path: Path) -> None:
