@@ -252,6 +252,19 @@ def test_the_text_of_each_error(changes: dict[str, Any], message: str) -> None:
     assert errors(**changes) == [message]
 
 
+@pytest.mark.parametrize("name", ["vit_s16", "vit_b16", "bert_tiny", "huggingface"])
+def test_what_only_a_resnet_has_is_told_of_other_encoders(name: str) -> None:
+    changes = {"width": 2, "stem": "small", "zero_init_last_bn": True, "padding": "symmetric", "shortcut": "shape", "norm": "group"}
+    left = {"width": 1, "stem": "imagenet", "zero_init_last_bn": False, "padding": "same", "shortcut": "first", "norm": "batch"}
+    used = {"encoder__dtype": "bfloat16", "encoder__drop_path": 0.1, "encoder__remat": True}
+    text = {"text__preset": "sentence", "text__tokenizer": "x.json", "data__source": "text", "data__path": "x"} if name[:3] != "vit" else {}
+    used |= text | ({"encoder__path": "x"} if name == "huggingface" else {})
+    assert errors(encoder__name=name, **used, **{f"encoder__{key}": value for key, value in changes.items()}) == [
+        f"encoder.{key} = {value!r}: only a ResNet has it, encoder.name = {name!r} has not; leave it {left[key]!r}"
+        for key, value in changes.items()
+    ]
+
+
 def test_a_rule_about_a_wrong_key_stays_silent() -> None:
     assert errors(epochs="many") == ["epochs = 'many': it must be a whole number or a number or None"]
 

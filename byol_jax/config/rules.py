@@ -23,7 +23,7 @@ BERTS = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "mi
 ENCODERS = (*RESNETS, *VITS, *BERTS)
 SOURCES = ("digits", "idx", "npz", "folder", "tfds", "text")
 SIZES = ("layers", "hidden", "heads", "mlp")  # of encoder.transformer
-SHAPE = ("width", "stem", "block", "stages", "channels", "stem_channels")
+OF_RESNETS = ("width", "stem", "zero_init_last_bn", "padding", "shortcut", "norm")  # of encoder
 OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")  # my_pkg.mod:Name
 
 
@@ -231,12 +231,13 @@ def _encoder(form: Form) -> Broken:
             ("encoder.args", "encoder.name"),
             f"encoder.args = {encoder.args!r}: only your own encoder ('my_pkg.mod:Name') takes arguments",
         )
-    if is_own(encoder.name):
-        for name in (*SHAPE, "zero_init_last_bn", "padding", "shortcut", "norm", "dtype", "drop_path", "remat"):
-            value = getattr(encoder, name)
-            if value != type(encoder).__dataclass_fields__[name].default:
-                given = f"your own encoder {encoder.name!r} is given encoder.args alone; put it there"
-                yield (f"encoder.{name}", "encoder.name"), f"encoder.{name} = {value!r}: {given}"
+    ignored = OF_RESNETS if encoder.name in (*VITS, *BERTS) else ()
+    for name in (*OF_RESNETS, *parts, "dtype", "drop_path", "remat") if is_own(encoder.name) else ignored:
+        value, default = getattr(encoder, name), type(encoder).__dataclass_fields__[name].default
+        if value != default:
+            near = f"only a ResNet has it, encoder.name = {encoder.name!r} has not; leave it {default!r}"
+            given = f"your own encoder {encoder.name!r} is given encoder.args alone; put it there"
+            yield (f"encoder.{name}", "encoder.name"), f"encoder.{name} = {value!r}: {given if is_own(encoder.name) else near}"
 
 
 def _inner(encoder: EncoderSpec, channels: int) -> int:
