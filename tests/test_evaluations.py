@@ -1,4 +1,4 @@
-"""Which data an evaluation of the paper takes: SimCLR's subsets of ImageNet by name, and a fixed share of anything else."""
+"""Which data an evaluation of the paper takes: SimCLR's subsets of ImageNet by name, and a fixed share of anything else; its limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import byol_jax
 from byol_jax import config as cfg
-from byol_jax.build.evaluations import few_labelled
+from byol_jax.build.evaluations import evaluation, few_labelled
 
 
 def spec(**data: Any) -> cfg.Spec:
@@ -45,3 +45,21 @@ def test_a_share_of_each_class_and_images_to_choose_by(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", train_images=images)
     with pytest.raises(cfg.ConfigError, match="needs a label for every image"):
         few_labelled(spec(**source), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "messages"),
+    [
+        ("semisup", {"rates": (0.0, 0.1)}, ["--rates 0: must be above 0, such as 0.01"]),
+        (
+            "transfer_finetune",
+            {"rates": (0.1, -1.0), "decays": (0.0, -1e-4)},
+            ["--rates -1: must be above 0, such as 0.01", "--decays -0.0001: must be 0 or more"],
+        ),
+        ("linear", {"penalties": (float("nan"), 1.0)}, ["--penalties nan: must be above 0, such as 0.01"]),
+    ],
+)
+def test_numbers_that_are_too_small_are_told_at_once(kind: str, options: dict[str, Any], messages: list[str]) -> None:
+    with pytest.raises(cfg.ConfigError) as caught:
+        evaluation(kind, "nowhere", spec(), **options)
+    assert list(caught.value.errors) == messages

@@ -35,6 +35,7 @@ WANTED = {
     "corpus": "a folder with queries.jsonl, corpus.jsonl and qrels/test.tsv, as BEIR has them",
 }
 COUNTS = ("epochs", "batch_size", "draws", "steps", "restarts", "k")
+ABOVE_0 = ("penalties", "rates")
 
 
 def _knn(run: Subject) -> Results:
@@ -42,7 +43,6 @@ def _knn(run: Subject) -> Results:
 
 
 def _linear(run: Subject, *, penalties: tuple[float, ...] = L2_PATH, save: str | None = None) -> Results:
-    _check_penalties(penalties)
     if save is not None:
         check_target(save)
     sets = run.sets()
@@ -51,11 +51,6 @@ def _linear(run: Subject, *, penalties: tuple[float, ...] = L2_PATH, save: str |
         evaluate.save_probe(save, by_penalty[BYOL][1], getattr(run.train(), "class_names", None))
     results: Results = {name: result for name, (result, _) in by_penalty.items()}
     return {"linear": _beside(results), "linear_sgd": _beside({name: evaluate.sgd_features(*both) for name, both in sets.items()})}
-
-
-def _check_penalties(penalties: tuple[float, ...]) -> None:
-    if min(penalties) <= 0:
-        raise ConfigError([f"--penalties {min(penalties):g}: must be above 0, such as 0.01"])
 
 
 def _beside(results: Results) -> evaluate.Result:
@@ -154,7 +149,6 @@ def few_labelled(spec: Spec, share: float, held_out: float | None = None) -> tup
 def _transfer(
     run: Subject, *, tasks: tuple[str, ...] = tuple(TASKS), penalties: tuple[float, ...] = L2_PATH, data_dir: str | None = None
 ) -> Results:
-    _check_penalties(penalties)
     place = run.workdir / "evaluation" / "transfer"
     return {"transfer": evaluate.transfer(run.encoder, tasks, penalties=penalties, data_dir=data_dir, folder=place)}
 
@@ -211,6 +205,9 @@ def evaluation(
     """
     wrong = [_misplaced(kind, name) for name in options if name not in options_of(kind)]
     wrong += [f"{_flag(name)} {options[name]}: must be 1 or more" for name in COUNTS if np.min(options.get(name, 1)) < 1]
+    least = {name: np.min(options.get(name, 1)) for name in (*ABOVE_0, "decays")}
+    wrong += [f"{_flag(name)} {least[name]:g}: must be above 0, such as 0.01" for name in ABOVE_0 if not least[name] > 0]
+    wrong += [] if least["decays"] >= 0 else [f"--decays {least['decays']:g}: must be 0 or more"]
     wrong += [
         f"{_flag(name)}: evaluate {kind} needs it: {WANTED[name]}" for name in WANTED if name in options_of(kind) and name not in options
     ]

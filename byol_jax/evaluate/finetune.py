@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -72,7 +73,7 @@ class Setting:
 
     Attributes:
       rate: peak learning rate for 256 examples.
-      epochs: passes over the training set; or else
+      epochs: passes over the training set; or else (exactly one of the two is given)
       steps: how many, whatever the training set.
       weight_decay: added to the gradient of weights (not of biases and norms) is this divided by ``rate``, as in the paper.
       dropout: of the embedding, before the classifier.
@@ -85,6 +86,17 @@ class Setting:
     weight_decay: float = 0.0
     dropout: float = 0.0
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"Setting: epochs={self.epochs} and steps={self.steps}; give exactly one of them, such as epochs=30")
+        for name, length in (("epochs", self.epochs), ("steps", self.steps)):
+            if length is not None and length < 1:
+                raise ValueError(f"Setting: {name}={length} must be 1 or more")
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"Setting: rate={self.rate:g} must be above 0 and finite, such as 0.05")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"Setting: weight_decay={self.weight_decay:g} must be at least 0 and finite")
 
     def total(self, examples: int, batch_size: int) -> int:
         """Steps in all, one at least."""

@@ -1,6 +1,7 @@
 """Fine-tuning: steps by hand, the schedule, the grid and its choice, and going on where it stopped."""
 
 import json
+import math
 
 import flax.linen as nn
 import jax
@@ -145,6 +146,24 @@ def test_numbers_of_the_paper():
     assert transfer_bn_momentum(256_000, 256) == pytest.approx(0.99)
     assert transfer_bn_momentum(51_200, 256) == pytest.approx(0.95)
     assert transfer_bn_momentum(2_501, 256) == 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "Setting: epochs=None and steps=None; give exactly one of them, such as epochs=30"),
+        ({"epochs": 3, "steps": 7}, "Setting: epochs=3 and steps=7; give exactly one of them, such as epochs=30"),
+        ({"epochs": 0}, "Setting: epochs=0 must be 1 or more"),
+        ({"steps": -1}, "Setting: steps=-1 must be 1 or more"),
+        ({"epochs": 1, "rate": 0.0}, "Setting: rate=0 must be above 0 and finite, such as 0.05"),
+        ({"epochs": 1, "rate": math.nan}, "Setting: rate=nan must be above 0 and finite, such as 0.05"),
+        ({"epochs": 1, "weight_decay": -1e-4}, "Setting: weight_decay=-0.0001 must be at least 0 and finite"),
+    ],
+)
+def test_settings_that_would_not_train_as_they_say(changes, message):
+    with pytest.raises(ValueError) as caught:
+        Setting(**{"rate": 0.05, **changes})
+    assert str(caught.value) == message
 
 
 def test_batch_that_the_devices_share():
