@@ -21,10 +21,11 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
 from byol_jax import __version__
-from byol_jax.workdir import folder, is_remote
+from byol_jax.workdir import folder, is_remote, read_json, unused
 
 _LOG = logging.getLogger("byol_jax.checkpoint")
 _TRASH = "trash"
+_JSON = _NOTE, _METRICS, _ = "note/metadata", "metrics/metrics", "state/_METADATA"  # in the folder of a checkpoint
 Metrics = Mapping[str, float]
 
 
@@ -36,6 +37,17 @@ class _RaisedAnyway(logging.Filter):
 
 
 logging.getLogger("absl").addFilter(_RaisedAnyway())
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax reads the metrics of all checkpoints when it opens: one damaged file would bar the way to every one of them."""
+
+    def metrics(self, step: int) -> Any:
+        try:
+            return super().metrics(step)
+        except ValueError as error:
+            _LOG.warning("checkpoint at step %d: its metrics cannot be read (%s); it does not count as the best", step, error)
+            return None
 
 
 class CheckpointError(ValueError):
@@ -84,7 +96,7 @@ class Checkpoints:
         if read_only and not self.directory.is_dir():
             raise CheckpointError(f"checkpoints: no such folder: {self.directory}")
         try:
-            self._manager = ocp.CheckpointManager(
+            self._manager = _Manager(
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
                     create=not read_only,
@@ -131,25 +143,20 @@ class Checkpoints:
         checkpoint (the machine lost power while the disk was writing) is set aside with a warning, and the one before it is taken.
 
         Raises:
-          CheckpointError: there is none, or it does not fit ``like`` (the first differences are named).
+          CheckpointError: there is none, it does not fit ``like`` (the first differences are named), or a damaged one cannot be set
+            aside: ``step`` asks for it, there is no other, several processes read it, or ``read_only``.
         """
-        self.wait()
-        candidates = [step] if step is not None else list(reversed(self.steps()))
-        if not candidates or not set(candidates) <= set(self.steps()):
-            raise CheckpointError(f"checkpoints: no step {step or ''} in {self.directory}; there: {self.steps() or 'none'}")
+        at = self._known(step)
         abstract = _kept(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
-        for candidate in candidates:
-            try:
-                self._check_fit(abstract, candidate)
-                found = self._manager.restore(candidate, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
-                return found if isinstance(found, type(like)) else dataclasses.replace(like, **found)
-            except CheckpointError:
-                raise
-            except Exception as error:
-                if candidate == candidates[-1] or jax.process_count() > 1:
-                    raise CheckpointError(f"checkpoint {self.directory / str(candidate)}: cannot be read: {_reason(error)}") from error
-                self._set_aside(candidate, error)
-        raise AssertionError("unreachable")
+        try:
+            self._check_fit(abstract, at)
+            found = self._manager.restore(at, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+            return found if isinstance(found, type(like)) else dataclasses.replace(like, **found)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            self._set_aside(at, step, error)
+            return self.restore(like)
 
     def restore_raw(self, keys: Sequence[str], step: int | None = None) -> dict[str, Any]:
         """Some top-level fields of the saved state as nested dicts of numpy arrays, without knowing its optimizer."""
@@ -161,7 +168,8 @@ class Checkpoints:
         item = {key: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree[key]) for key in keys}
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
         args = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
-        with ocp.CheckpointManager(self.directory, options=ocp.CheckpointManagerOptions(create=False)) as manager:
+        options = ocp.CheckpointManagerOptions(create=False, lightweight_initialize=True)
+        with ocp.CheckpointManager(self.directory, options=options) as manager:
             return dict(manager.restore(at, args=ocp.args.Composite(state=args))["state"])
 
     def fields(self, step: int | None = None) -> list[str]:
@@ -170,11 +178,11 @@ class Checkpoints:
 
     def note(self, step: int | None = None) -> dict[str, Any]:
         """The plain data saved with a checkpoint: the run's note, ``step``, and ``byol_jax``, the version that wrote it."""
-        return dict(self._manager.restore(self._known(step), args=ocp.args.Composite(note=ocp.args.JsonRestore()))["note"])
+        return read_json(self.directory / str(self._known(step)) / _NOTE)
 
     def metrics(self, step: int | None = None) -> dict[str, float]:
         """The metrics given when it was saved."""
-        return dict(self._manager.metrics(self._known(step)) or {})
+        return read_json(self.directory / str(self._known(step)) / _METRICS)
 
     def steps(self) -> list[int]:
         """All complete steps, and the one now being written."""
@@ -212,6 +220,12 @@ class Checkpoints:
         at = self.latest_step() if step is None else step
         if at is None or at not in self.steps():
             raise CheckpointError(f"checkpoints: no step {'' if at is None else at} in {self.directory}; there: {self.steps() or 'none'}")
+        try:
+            for file in _JSON:
+                read_json(self.directory / str(at) / file)
+        except (OSError, ValueError) as error:
+            self._set_aside(at, step, error)
+            return self._known(None)
         return at
 
     @contextlib.contextmanager
@@ -229,12 +243,16 @@ class Checkpoints:
         if jax.process_index() == 0 and trash.exists():
             trash.rmtree(missing_ok=True)
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        damaged = self.directory / f"damaged-{step}"
-        _LOG.warning("checkpoint at step %d cannot be read (%s): moved to %s, taking the one before it", step, _reason(error), damaged)
-        if not self._read_only:
-            (self.directory / str(step)).replace(damaged)
-            self._manager.reload()
+    def _set_aside(self, at: int, asked: int | None, error: Exception) -> None:
+        """Makes way for the checkpoint before a damaged one, or raises CheckpointError as ``restore`` says."""
+        others = [step for step in self.steps() if step != at]
+        if asked is not None or self._read_only or not others or jax.process_count() > 1:
+            instead = f"; other steps: {others}" if others else ""
+            raise CheckpointError(f"checkpoint {self.directory / str(at)}: cannot be read: {_reason(error)}{instead}") from error
+        damaged = unused(self.directory / f"damaged-{at}")
+        _LOG.warning("checkpoint at step %d cannot be read (%s): moved to %s, taking the one before it", at, _reason(error), damaged)
+        (self.directory / str(at)).replace(damaged)
+        self._manager.reload()
 
     def _saved_tree(self, step: int) -> Any:
         found = ocp.PyTreeCheckpointHandler().metadata(self.directory / str(step) / "state")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import json
 import os
 import re
 from pathlib import Path
@@ -48,3 +50,17 @@ def folder(path: str | os.PathLike[str]) -> Any:
             "s3://, az://, hf:// need the package s3fs, adlfs or huggingface_hub and EPATH_USE_TF=0"
         ) from error
     return found
+
+
+def read_json(path: Any) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError that names a damaged one."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no JSON object ({error})") from error
+
+
+def unused(path: Any) -> Any:
+    """The path, or with a number behind it where something bears the name already."""
+    others = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
+    return next(place for place in itertools.chain([path], others) if not place.exists())

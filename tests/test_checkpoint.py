@@ -1,6 +1,7 @@
 """Checkpoints: what is kept, what is refused, what survives a kill, a full disk and another mesh."""
 
 import dataclasses
+import functools
 import gc
 import importlib.metadata
 import logging
@@ -157,6 +158,63 @@ def test_a_damaged_latest_is_set_aside_with_a_warning(open_checkpoints, tmp_path
     assert again.save(20, state_of(3.0))
     again.wait()
     gc.collect()  # what orbax left behind complains here, not in the next test
+
+
+@pytest.fixture
+def emptied(open_checkpoints, tmp_path):
+    """Steps 10 and 20 with numbers, and a way to leave a file of one of them without a byte."""
+    first = open_checkpoints()
+    for step in (10, 20):
+        first.save(step, {"w": jnp.full(3, float(step))}, {"knn_top1": step / 100})
+    first.close()
+    return lambda file: (tmp_path / "checkpoints" / file).write_bytes(b"")
+
+
+@pytest.mark.parametrize("file", ["note/metadata", "metrics/metrics", "state/_METADATA"])
+def test_a_latest_with_an_empty_json_file_is_set_aside_under_a_free_name(open_checkpoints, emptied, tmp_path, caplog, file):
+    emptied(f"20/{file}")
+    folder = tmp_path / "checkpoints"
+    (folder / "damaged-20").mkdir()
+    (folder / "damaged-20" / "before").touch()
+    with caplog.at_level(logging.WARNING, logger="byol_jax.checkpoint"):
+        again = open_checkpoints()
+        assert again.note()["step"] == 10
+    reason = f"{folder}/20/{file} is no JSON object (Expecting value: line 1 column 1 (char 0))"
+    moved = f"checkpoint at step 20 cannot be read ({reason}): moved to {folder}/damaged-20-2, taking the one before it"
+    assert caplog.messages[-1] == moved
+    assert again.restore({"w": jnp.zeros(3)})["w"].tolist() == [10.0, 10.0, 10.0]
+    assert (again.steps(), again.metrics(), again.best_step()) == ([10], {"knn_top1": 0.1}, 10)
+    assert (folder / "damaged-20-2" / file).is_file()
+
+
+@pytest.mark.parametrize("file", ["note/metadata", "metrics/metrics", "state/_METADATA"])
+def test_a_reader_hears_which_file_is_damaged_and_may_take_another_step(emptied, tmp_path, file):
+    emptied(f"20/{file}")
+    folder = tmp_path / "checkpoints"
+    reader = Checkpoints(folder, read_only=True)
+    said = rf"checkpoint {folder}/20: cannot be read: {folder}/20/{file} is no JSON object \(.*\); other steps: \[10\]"
+    whole = functools.partial(reader.restore, {"w": jnp.zeros(3)})
+    for read in (reader.note, reader.metrics, reader.fields, functools.partial(reader.restore_raw, ["w"]), whole):
+        with pytest.raises(CheckpointError, match=said):
+            read()
+    assert (reader.note(10)["step"], reader.restore_raw(["w"], 10)["w"].tolist()) == (10, [10.0, 10.0, 10.0])
+    assert reader.steps() == [10, 20]
+    reader.close()
+
+
+def test_damaged_metrics_of_an_older_step_leave_the_latest_as_it_is(open_checkpoints, emptied):
+    emptied("10/metrics/metrics")
+    again = open_checkpoints()
+    assert (again.note()["step"], again.steps(), again.best_step()) == (20, [10, 20], 20)
+
+
+def test_the_only_checkpoint_is_never_set_aside(open_checkpoints, emptied, tmp_path):
+    shutil.rmtree(tmp_path / "checkpoints" / "10")
+    emptied("20/note/metadata")
+    checkpoints = open_checkpoints()
+    with pytest.raises(CheckpointError, match=r"20: cannot be read: .*20/note/metadata is no JSON object \([^;]*$"):
+        checkpoints.note()
+    assert checkpoints.steps() == [20]
 
 
 def test_asking_for_a_damaged_step_by_name_is_an_error(open_checkpoints, tmp_path):
