@@ -60,6 +60,16 @@ def read_json(path: Any) -> dict[str, Any]:
         raise ValueError(f"{path} is no JSON object ({error})") from error
 
 
+def write_text(path: Any, text: str) -> None:
+    """The whole text, whenever the process is killed; who reads the file meanwhile sees the old one. An equal file is left as it is."""
+    if path.is_file() and path.read_bytes() == text.encode():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
 def unused(path: Any) -> Any:
     """The path, or with a number behind it where something bears the name already."""
     others = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from byol_jax.build.subject import Subject
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.evaluate import Encoder, SentenceEncoder
 from byol_jax.train import Hook
-from tests.data.words import sentences
+from tests.data.words import learned, sentences
 
 TINY = """
 from byol_jax import config as cfg
@@ -82,6 +83,39 @@ def test_the_run_learns_measures_and_keeps_its_tokenizer(folder: Path) -> None:
     assert all(0 < value < 8 for value in found["held_out_loss"])
     assert found["held_out_loss"][-1] < found["held_out_loss"][0]
     assert (folder / "run" / "tokenizer.json").read_text() == (folder / "tokenizer.json").read_text()
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_a_run_keeps_is_written_whole_and_only_where_it_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, run = tmp_path / "model" / "config.json", tmp_path / "run"
+    model.parent.mkdir()
+    model.write_text('{"layers": 1}')
+    spec = cfg.resolve(
+        {
+            "steps": 1,
+            "data": {"source": "text", "path": str(tmp_path)},
+            "text": {"preset": "sentence", "tokenizer": str(learned(tmp_path).path)},
+            "encoder": {"name": "huggingface", "path": str(model.parent)},
+        }
+    )
+    build.claim(run, spec)
+    kept = [run / "config.json", run / "tokenizer.json", run / "encoder" / "config.json"]
+    for file in kept:
+        os.utime(file, (7, 7))
+    build.claim(run, spec)
+    assert [file.stat().st_mtime for file in kept] == [7, 7, 7]
+    model.write_text('{"layers": 2}')
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build.claim(run, spec)
+    assert kept[2].read_text() == '{"layers": 1}'
+    build.claim(run, spec)
+    assert kept[2].read_text() == '{"layers": 2}'
+    assert sorted(file for file in run.rglob("*") if file.is_file()) == sorted(kept)
 
 
 def test_stopped_and_begun_again_it_ends_bit_for_bit(folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from byol_jax.checkpoint import Checkpoints
 from byol_jax.config import ConfigError, Spec, differences, digest, to_json
 from byol_jax.train import Hook, Run
 from byol_jax.train import pretrain as train_method
-from byol_jax.workdir import folder
+from byol_jax.workdir import folder, write_text
 
 
 def claim(workdir: str | os.PathLike[str], spec: Spec) -> None:
@@ -35,10 +35,7 @@ def claim(workdir: str | os.PathLike[str], spec: Spec) -> None:
     if there and (changed := [*differences(read_spec(workdir), spec), *texts.changed_files(workdir, spec)]):
         raise ConfigError([*changed, f"--workdir {workdir}: another configuration was trained there; go on with it, or take a new folder"])
     if parallel.is_main():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(to_json(spec), encoding="utf-8")
-        partial.replace(file)
+        write_text(file, to_json(spec))
         texts.keep_files(workdir, spec)
 
 

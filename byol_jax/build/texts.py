@@ -23,7 +23,7 @@ from byol_jax.data.texts import class_number
 from byol_jax.data.vocabulary import Kind
 from byol_jax.models.transformer import stacked
 from byol_jax.views import TextViews
-from byol_jax.workdir import folder
+from byol_jax.workdir import folder, write_text
 
 TOKENIZER, MODEL = "tokenizer.json", "encoder"  # in the folder of a run
 
@@ -134,10 +134,9 @@ def keep_files(workdir: str | os.PathLike[str], spec: Spec) -> None:
     if spec.text.preset is None:
         return
     place = folder(workdir)
-    (place / TOKENIZER).write_text(tokenizer(spec).json, encoding="utf-8")
+    write_text(place / TOKENIZER, tokenizer(spec).json)
     if spec.encoder.path is not None:
-        (place / MODEL).mkdir(parents=True, exist_ok=True)
-        (place / MODEL / "config.json").write_text((Path(spec.encoder.path).expanduser() / "config.json").read_text(encoding="utf-8"))
+        write_text(place / MODEL / "config.json", (Path(spec.encoder.path).expanduser() / "config.json").read_text(encoding="utf-8"))
 
 
 def changed_files(workdir: str | os.PathLike[str], spec: Spec) -> list[str]:
