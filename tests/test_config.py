@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -275,6 +276,29 @@ def test_json_and_config_dict_bring_the_same_spec_back() -> None:
     assert json.loads(cfg.to_json(got))["views"]["view1"]["crop_area"] == [0.4, 1.0]
     with pytest.raises(cfg.ConfigError, match=r"config\.json is not JSON"):
         cfg.from_json("{")
+
+
+ARGS = {"sizes": [1, (2, 3)], "deep": {1: {"x": (True, None, 0.5)}}}
+
+
+@pytest.mark.parametrize("changes", [{"encoder__name": "a.b:C", "encoder__args": ARGS}, {"data__source": "a.b:C", "data__args": ARGS}])
+def test_arguments_of_a_class_are_the_same_after_a_way_through_json(changes: dict[str, Any]) -> None:
+    got = spec(**changes)
+    assert {"sizes": (1, (2, 3)), "deep": {"1": {"x": (True, None, 0.5)}}} in (got.encoder.args, got.data.args)
+    again = cfg.from_json(cfg.to_json(got))
+    assert (again, cfg.differences(again, got)) == (got, [])
+
+
+def test_arguments_that_json_cannot_hold_are_named_all_of_them() -> None:
+    rule = "it must be a text, a number, True, False, None, a list or a dict, as JSON has them"
+    args = {"deep": [{"a": {1}}], "keys": {0.5: 2}, "nan": math.nan, "root": PurePosixPath("/x")}
+    assert errors(encoder__name="a.b:C", encoder__args=args) == [
+        f"encoder.args.deep[0].a = {{1}}: {rule}",
+        "encoder.args.keys has the key 0.5: it must be a text or a whole number",
+        f"encoder.args.nan = nan: {rule}",
+        f"encoder.args.root = PurePosixPath('/x'): {rule} (did you mean '/x'?)",
+    ]
+    assert errors(data__source="a.b:C", data__mix=[{}, {"args": {"n": 1j}}]) == [f"data.mix[1].args.n = 1j: {rule}"]
 
 
 def test_digest_moves_with_what_shapes_the_state_and_with_nothing_else() -> None:

@@ -10,6 +10,8 @@ import ast
 import dataclasses
 import difflib
 import functools
+import json
+import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -140,8 +142,30 @@ def _fit_one(value: Any, hint: Any) -> tuple[bool, Any]:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     if (origin or hint) is dict:
-        return isinstance(value, Mapping), dict(value) if isinstance(value, Mapping) else value
+        return isinstance(value, Mapping), _plain(value)
     return isinstance(value, hint), value
+
+
+def _plain(value: Any) -> Any:
+    """With keys as JSON writes them, and tuples for lists, as a module needs them that is to be hashed."""
+    if isinstance(value, Mapping):
+        return {json.dumps(key) if isinstance(key, int) else key: _plain(item) for key, item in value.items()}
+    return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _strange(value: Any, place: str) -> Iterator[tuple[str, str]]:
+    """(where, message) of all that would not come back from JSON as it is."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"{place}.{key}", f"{place} has the key {_short(key)}: it must be a text or a whole number"
+            yield from _strange(item, f"{place}.{key}")
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            yield from _strange(item, f"{place}[{i}]")
+    elif not (value is None or isinstance(value, str) or (isinstance(value, int | float) and value == value)):
+        near = f" (did you mean {os.fspath(value)!r}?)" if isinstance(value, os.PathLike) else ""
+        yield place, f"{place} = {_short(value)}: it must be a text, a number, True, False, None, a list or a dict, as JSON has them{near}"
 
 
 def _fit_tuple(value: Any, args: tuple[Any, ...]) -> tuple[bool, Any]:
@@ -191,6 +215,9 @@ def _checked(key: str, value: Any, hint: Any, rule: Rule | None, errors: dict[st
     elif rule and fitted is not None and not rule.holds(fitted):
         ok = False
         errors[key] = f"{key} = {_short(value)}: it must be {rule.text}"
+    elif strange := dict(_strange(fitted, key)):
+        ok = False
+        errors |= strange
     return ok, fitted
 
 

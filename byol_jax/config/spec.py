@@ -32,9 +32,9 @@ class DataSpec:
     """Where examples come from.
 
     ``source`` "digits" needs nothing; "idx" and "folder" take ``path`` as a folder, "npz" as a file, "text" as either; "tfds" takes
-    ``name`` (and ``path`` as its data_dir); "my_pkg.mod:Name" is called as ``Name(split, **args)``. Test images of a folder, and test texts
-    of files, stand in ``test_path``, their classes being those of ``path``. A split may be a part, "train[:90%]", of TFDS's own order or
-    else of a fixed shuffled one; of a folder or of text files, of what stands in ``path``.
+    ``name`` (and ``path`` as its data_dir); "my_pkg.mod:Name" is called as ``Name(split, **args)``, ``args`` as of an encoder. Test images
+    of a folder, and test texts of files, stand in ``test_path``, their classes being those of ``path``. A split may be a part,
+    "train[:90%]", of TFDS's own order or else of a fixed shuffled one; of a folder or of text files, of what stands in ``path``.
 
     ``mix`` are the parts that the encoder learns from instead, by weight: dicts of ``PartSpec``'s keys, such as
     ``({"weight": 3, "labels": False}, {"weight": 1, "split": "train[:1%]"})``. Evaluation takes ``split`` or ``labelled_split`` as ever.
@@ -143,7 +143,8 @@ class TransformerSpec:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """``name`` is a ResNet of the paper, "resnet" for your own ``stages`` and ``channels``, or "my_pkg.mod:Name" called with ``args``.
+    """``name`` is a ResNet of the paper, "resnet" for your own ``stages`` and ``channels``, or "my_pkg.mod:Name" called with ``args``:
+    values that JSON holds, with tuples for lists and texts for keys.
 
     Of texts it is a BERT by size, "transformer" for your own sizes, or "huggingface": the model in ``path``, from whose weights it starts.
     """
