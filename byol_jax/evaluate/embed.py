@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -44,7 +45,7 @@ def embed(
     Args:
       output: ends in ``.npz`` or ``.parquet`` (needs pyarrow). Until it is whole, finished parts stand in ``<output>.parts``, and the
         next call goes on from them. A stream that can only be read from front to back is one part.
-      facts: plain data that says what is embedded by what; parts made under other facts are refused.
+      facts: plain data that says what is embedded by what; parts made under other facts, or of other paths or texts, are refused.
       batch_size: rows a process sends to its devices at a time.
       part: examples a part.
       progress: called with (done, all) after every part.
@@ -59,7 +60,8 @@ def embed(
     parts = target.with_name(target.name + ".parts")
     n = len(source)
     size = n if isinstance(source, WindowedSource) else part
-    _claim(parts, {"examples": n, "part": size, **(facts or {})})
+    listed = {f"sha256 of its {name}s": _digest(words) for name, words in _words(source).items()}
+    _claim(parts, {"examples": n, "part": size, **listed, **(facts or {})})
     for start in range(0, n, size):
         file = parts / f"{start:012d}.npz"
         if not _agreed(file.exists()):
@@ -100,6 +102,15 @@ def _words(source: Any) -> dict[str, Sequence[str]]:
     """What can be read of each example: where it stands, or the text itself."""
     found = {"path": getattr(source, "paths", None), "text": getattr(source, "texts", None)}
     return {name: words for name, words in found.items() if words is not None}
+
+
+def _digest(words: Sequence[str]) -> str:
+    """Of all in their order; with their lengths, because a text may hold whatever would be put between two."""
+    found = hashlib.sha256()
+    for word in words:
+        encoded = word.encode("utf-8", "surrogatepass")
+        found.update(b"%d:%b" % (len(encoded), encoded))
+    return found.hexdigest()
 
 
 def _pyarrow(target: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,40 @@ def test_a_folder_gives_paths_and_leaves_out_what_cannot_be_decoded(encoder, sou
         assert got["path"].tolist() == ["x/0.png", "x/2.png", "y/3.png", "y/4.png", "y/5.png"]
         assert got["index"].tolist() == [0, 2, 3, 4, 5]
         np.testing.assert_allclose(got["embedding"], source.images[[0, 2, 3, 4, 5], 0, :2, 0] / 127.5 - 1, atol=1e-5)
+
+
+def stopped(encoder: evaluate.Encoder, source: Any, output: Path) -> None:
+    """Leaves the first part of two examples."""
+
+    def stop(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.embed(encoder, source, output, part=2, progress=stop)
+
+
+def test_parts_of_another_listing_are_refused(encoder, source, tmp_path: Path) -> None:
+    """As many files as before, one of them with another name: what stands at a position is another file."""
+    for i in (0, 1, 3):
+        Image.fromarray(source.images[i]).save(tmp_path / f"{i}.png")
+    stopped(encoder, data.folder(tmp_path), tmp_path / "e.npz")
+    (tmp_path / "3.png").rename(tmp_path / "-3.png")
+    other, before = (hashlib.sha256(names).hexdigest() for names in (b"6:-3.png5:0.png5:1.png", b"5:0.png5:1.png5:3.png"))
+    wrong = rf"e\.npz\.parts: holds parts of another embedding: sha256 of its paths = '{other}' \(it was '{before}'\); delete the folder"
+    with pytest.raises(ValueError, match=wrong):
+        evaluate.embed(encoder, data.folder(tmp_path), tmp_path / "e.npz", part=2)
+    (tmp_path / "-3.png").rename(tmp_path / "3.png")
+    with np.load(evaluate.embed(encoder, data.folder(tmp_path), tmp_path / "e.npz", part=2)) as got:
+        assert got["path"].tolist() == ["0.png", "1.png", "3.png"]
+        np.testing.assert_allclose(got["embedding"], source.images[[0, 1, 3], 0, :2, 0] / 127.5 - 1, atol=1e-5)
+
+
+def test_parts_of_other_texts_are_refused(texts: data.TokenSource, tmp_path: Path) -> None:
+    counting = evaluate.Encoder(Count(), {}, views.TextViews(length=8, special=texts.tokenizer.special))
+    stopped(counting, texts, tmp_path / "e.npz")
+    others = data.tokenised(data.from_texts([texts.texts[0] + " light", *texts.texts[1:]], ["a", "b", None, "a"]), texts.tokenizer)
+    with pytest.raises(ValueError, match="parts of another embedding: sha256 of its texts = "):
+        evaluate.embed(counting, others, tmp_path / "e.npz", part=2)
 
 
 def test_parquet(encoder, source, tmp_path: Path) -> None:
