@@ -14,6 +14,11 @@ from byol_jax.data.arrays import existing, nearest
 from byol_jax.data.source import LOG, UNLABELLED, BadImage
 
 
+def legible(name: str) -> str:
+    r"""A file's name as text that can be encoded: a byte that is not UTF-8 as ``\xff``."""
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 class FolderSource:
     """Image files, decoded when asked for.
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from byol_jax.data.files import legible
 from byol_jax.data.records import WindowedSource
 from byol_jax.data.source import subset
 from byol_jax.evaluate.encoder import Encoder
@@ -39,8 +40,9 @@ def embed(
     """Writes every example's embedding to ``output``, in the source's order.
 
     The file holds ``embedding`` float32[N, D], ``label`` int32[N] (-1: none), ``index`` int64[N] (position in the source) and, of a
-    folder, ``path`` (relative to it), of texts ``text``; an ``.npz`` of labelled classes with names also has ``class_names``. Images that
-    cannot be decoded are left out and named in the log. With several processes each embeds its share, and the first one writes.
+    folder, ``path`` (relative to it; a byte that is not UTF-8 as its escape), of texts ``text``; an ``.npz`` of labelled classes with
+    names also has ``class_names``. Images that cannot be decoded are left out and named in the log. With several processes each embeds
+    its share, and the first one writes.
 
     Args:
       output: ends in ``.npz`` or ``.parquet`` (needs pyarrow). Until it is whole, finished parts stand in ``<output>.parts``, and the
@@ -100,8 +102,12 @@ def _check_words(target: Path, source: Any) -> None:
 
 def _words(source: Any) -> dict[str, Sequence[str]]:
     """What can be read of each example: where it stands, or the text itself."""
-    found = {"path": getattr(source, "paths", None), "text": getattr(source, "texts", None)}
+    found = {"path": _legible(getattr(source, "paths", None)), "text": getattr(source, "texts", None)}
     return {name: words for name, words in found.items() if words is not None}
+
+
+def _legible(names: Sequence[str] | None) -> list[str] | None:
+    return None if names is None else [legible(name) for name in names]
 
 
 def _digest(words: Sequence[str]) -> str:
@@ -172,7 +178,8 @@ def _join(parts: Path, target: Path, source: Any) -> None:
             yield {name: each[found["index"]] for name, each in words.items()} | found
 
     write = _parquet if target.suffix == ".parquet" else _npz
-    _whole(target, lambda path: write(path, columns, rows, getattr(source, "class_names", None)))
+    class_names = _legible(getattr(source, "class_names", None))
+    _whole(target, lambda path: write(path, columns, rows, class_names))
 
 
 def _npz(path: Path, columns: Callable[[], Iterator[dict[str, np.ndarray]]], rows: int, class_names: Any) -> None:

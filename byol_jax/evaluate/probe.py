@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from byol_jax.data.files import legible
 from byol_jax.evaluate.linear import Classifier
 
 
@@ -63,7 +64,7 @@ def load_probe(path: str | os.PathLike[str]) -> Probe:
     """Reads the file. ValueError for one that is not there, or not of this kind."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as columns:
-            found = Probe(columns["weights"], columns["bias"], columns["class_names"].tolist())
+            found = Probe(columns["weights"], columns["bias"], [legible(name) for name in columns["class_names"].tolist()])
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file; `byol-jax evaluate linear --save {path}` writes it") from None
     except Exception as error:  # zipfile and numpy raise many kinds on a file of another kind

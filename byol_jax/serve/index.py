@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from byol_jax.data.files import legible
 from byol_jax.evaluate.whitening import Whitening, spread
 
 AT_ONCE = 2**25  # cosines held at a time: 128 MB
@@ -43,7 +44,7 @@ class Index:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
                 embedding = np.asarray(found["embedding"], np.float32)
                 columns = {name: found[name] for name in ("path", "text", "index", "label") if name in found}
-                names = found["class_names"].tolist() if "class_names" in found else None
+                names = [legible(name) for name in found["class_names"].tolist()] if "class_names" in found else None
         except FileNotFoundError:
             raise ValueError(f"--index {path}: there is no such file; `byol-jax embed --output {path}` writes it") from None
         except Exception as error:  # zipfile and numpy raise many kinds on a file of another kind
@@ -69,6 +70,7 @@ class Index:
 
     def _entry(self, position: int, cosine: float) -> dict[str, Any]:
         known = {name: column[position].item() for name, column in self.columns.items()}
+        known |= {"path": legible(known["path"])} if "path" in known else {}
         label = known.pop("label", -1)
         if label >= 0:
             known |= {"label": label} | ({"class": self.class_names[label]} if self.class_names else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,23 @@ def test_parts_of_other_texts_are_refused(texts: data.TokenSource, tmp_path: Pat
     others = data.tokenised(data.from_texts([texts.texts[0] + " light", *texts.texts[1:]], ["a", "b", None, "a"]), texts.tokenizer)
     with pytest.raises(ValueError, match="parts of another embedding: sha256 of its texts = "):
         evaluate.embed(counting, others, tmp_path / "e.npz", part=2)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_names_that_are_not_utf8_are_written_with_escapes(encoder, source, tmp_path: Path, suffix: str) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for name, image in ((b"\xfea/\xff.png", source.images[0]), ("é/é.png".encode(), source.images[1])):
+        file = tmp_path / "images" / os.fsdecode(name)
+        file.parent.mkdir(parents=True)
+        Image.fromarray(image).save(file)
+    output = evaluate.embed(encoder, data.folder(tmp_path / "images"), tmp_path / f"e.{suffix}")
+    if suffix == "npz":
+        with np.load(output) as got:
+            found = got["path"].tolist(), got["class_names"].tolist()
+    else:
+        table = parquet.read_table(output).to_pydict()
+        found = table["path"], table["class"]
+    assert found == (["é/é.png", r"\xfea/\xff.png"], ["é", r"\xfea"])
 
 
 def test_parquet(encoder, source, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_probabilities_by_hand() -> None:
     ]
 
 
-@pytest.mark.parametrize(("given", "names"), [(["é", "b", "c"], ["é", "b"]), (None, ["0", "1"])])
+@pytest.mark.parametrize(("given", "names"), [(["é", "b", "c"], ["é", "b"]), (None, ["0", "1"]), (["\udcff", "b"], [r"\xff", "b"])])
 def test_the_file(given: list[str] | None, names: list[str], tmp_path: Path) -> None:
     """Classes that are never seen at the end have names and no column."""
     classifier = Classifier(np.arange(6.0).reshape(3, 2), np.array([0.5, -0.5]))

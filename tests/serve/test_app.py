@@ -151,6 +151,15 @@ def test_similar_by_hand(texts: Model, sentence_encoder: SentenceEncoder, tmp_pa
     ]
 
 
+def test_an_index_of_names_that_are_not_utf8_is_answered(texts: Model, sentence_encoder: SentenceEncoder, tmp_path: Path) -> None:
+    columns = {"embedding": sentence_encoder(["winter"]), "path": np.array(["\udcfea/\udcff.png"]), "label": np.array([0])}
+    np.savez(tmp_path / "old.npz", **columns, class_names=np.array(["\udcfea"]))
+    service = Service(texts, limits=Limits(), index=Index.load(tmp_path / "old.npz"))
+    answer = post(service, "/similar?k=1", json={"texts": ["winter"]})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["results"] == [[{"cosine": pytest.approx(1), "path": r"\xfea/\xff.png", "label": 0, "class": r"\xfea"}]]
+
+
 @pytest.mark.parametrize("k", [1, 5, 39, 40, 50])
 def test_the_index_is_exact(k: int) -> None:
     """Of 40 vectors whose cosines are halves and ones exactly, so that many are equal."""
