@@ -22,7 +22,7 @@ RECIPE = views.Views(size=12, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 0.5))
 
 
 def drawn(module: models.ResNet) -> dict:
-    variables = module.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)), False)
+    variables = jax.jit(module.init, static_argnums=2)(jax.random.key(0), jnp.zeros((1, 12, 12, 3)), False)
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: np.asarray(leaf) + rng.uniform(0, 0.3, leaf.shape).astype(np.float32), variables)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +16,17 @@ from byol_jax.models.pool import max_pool, relu_max_pool
 
 def both(x: np.ndarray, pads: tuple, with_relu: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     """(result, gradient) of ours and of flax's, for a gradient of whole numbers, whose sums are exact in any order."""
-    found = []
-    ours = relu_max_pool if with_relu else max_pool
-    for pool in (lambda x: ours(x, pads), lambda x: nn.max_pool(nn.relu(x) if with_relu else x, (3, 3), (2, 2), pads)):
-        y, back = jax.vjp(pool, jnp.asarray(x))
-        dy = np.random.default_rng(1).integers(-9, 10, y.shape).astype(x.dtype)
-        found.append((np.asarray(y), np.asarray(back(jnp.asarray(dy))[0])))
-    return found
+    ours = partial(relu_max_pool if with_relu else max_pool, pads=pads)
+    shape = jax.eval_shape(ours, x).shape
+    dy = np.random.default_rng(1).integers(-9, 10, shape).astype(x.dtype)
+
+    @partial(jax.jit, static_argnums=0)
+    def there_and_back(pool: Any, x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, back = jax.vjp(pool, x)
+        return y, back(dy)[0]
+
+    pools = ours, lambda x: nn.max_pool(nn.relu(x) if with_relu else x, (3, 3), (2, 2), pads)
+    return [jax.device_get(there_and_back(pool, x, dy)) for pool in pools]
 
 
 def test_by_hand() -> None:
