@@ -36,6 +36,7 @@ from byol_jax.method.optimizer import is_weight
 from byol_jax.method.placement import mean_over_devices
 from byol_jax.method.probe import cross_entropy
 from byol_jax.method.schedules import cosine
+from byol_jax.models.forms import traced_for
 
 Step = Callable[["Tuned", Any, jax.Array, jax.Array], tuple["Tuned", jax.Array]]
 After = Callable[[Any], Any]
@@ -192,7 +193,7 @@ def make_step(
         params = params if after is None else after(params)
         return Tuned(state.step + 1, {"params": params, "batch_stats": stats}, momentum), value
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(traced_for(mesh, step), donate_argnums=0)
 
 
 def train(

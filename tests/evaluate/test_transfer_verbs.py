@@ -24,7 +24,7 @@ from byol_jax.evaluate.transfer_finetune import open_parts
 
 COUNTS = {"train": (14, 7, 3), "validation": (9, 6, 3), "test": (20, 7, 3)}  # unlike ones: accuracy within classes is not that of all
 HERE = ("cifar10", "aircraft", "voc2007")
-FEW = ("--penalties", "100,0.01,1")
+FEW = ("--penalties", "100,0.3,1")
 SHORT = ("--rates", "0.1,0.5", "--decays", "0", "--steps", "3", "--batch-size", "8")
 
 
@@ -126,7 +126,7 @@ def test_one_task(
     result = kept(workdir, "transfer")
     assert (result["protocol"], list(result["tasks"]), result["skipped"]) == ("linear", [task], {})
     found = result["tasks"][task]
-    assert (found["metric"], list(found["validation"])) == (metric, ["0.01", "1", "100"])
+    assert (found["metric"], list(found["validation"])) == (metric, ["0.3", "1", "100"])
     l2 = max((float(l2) for l2 in found["validation"]), key=lambda l2: (found["validation"][f"{l2:.4g}"], l2))
     assert found["choice"] == f"l2 {l2:.3g}"
     expected = score(*refitted(features_of(workdir, place, task), l2))
