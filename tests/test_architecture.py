@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ def imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
 
 
+@functools.cache
 def edges(path: Path) -> list[tuple[int, str]]:
     package = ".".join(path.relative_to(ROOT).parent.parts)
     return list(imports(ast.parse(path.read_text()), package))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from byol_jax.views import IMAGENET_MEAN, IMAGENET_STD
 
 GOLDEN = Path(os.environ.get("BYOL_GOLDEN_DIR", Path(__file__).parent / "golden"))
 
-# Steps are compiled as users compile them; outputs as every test does (tests/quick.py).
+# The slow tests compile steps as users do; the others as every test does (tests/quick.py), which takes half the time.
 as_users_do = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "3", "xla_cpu_use_fusion_emitters": True})
 
 
@@ -157,7 +157,9 @@ def forward(fixture: SimpleNamespace, dtype: type) -> dict:
     return outputs
 
 
-def steps(fixture: SimpleNamespace, dtype: type, part: str, *, devices: int, count: int) -> list[tuple[ByolState, ByolState, dict]]:
+def steps(
+    fixture: SimpleNamespace, dtype: type, part: str, *, devices: int, count: int, compiled: Callable
+) -> list[tuple[ByolState, ByolState, dict]]:
     """(state before, state after, metrics) of each step. The optimizer's first link keeps the gradients as they came.
 
     The rates are those of the fixture to the last bit, so that nothing hides behind their rounding; ours are compared in the log.
@@ -179,7 +181,7 @@ def steps(fixture: SimpleNamespace, dtype: type, part: str, *, devices: int, cou
 
     method, mesh = build(fixture, dtype), mesh_of(devices)
     # In one pass, as accelerators compute it; test_step.py holds the two passes of a CPU to that.
-    step = as_users_do(traced_for(mesh, m.make_train_step(method, tx, ema=ema, mesh=mesh, log={"learning_rate": rate}, stack_views=True)))
+    step = compiled(traced_for(mesh, m.make_train_step(method, tx, ema=ema, mesh=mesh, log={"learning_rate": rate}, stack_views=True)))
 
     online, target = weights(fixture, "", dtype), weights(fixture, "target:", dtype)
     probe = online.pop("probe")
@@ -327,17 +329,17 @@ def test_outputs_in_float64(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "count"),
+    ("name", "count", "compiled"),
     [
-        ("ResNet50", 1),
-        pytest.param("ResNet18", 3, marks=pytest.mark.slow),
-        pytest.param("ResNet50", 3, marks=pytest.mark.slow),
+        ("ResNet50", 1, jax.jit),
+        pytest.param("ResNet18", 3, as_users_do, marks=pytest.mark.slow),
+        pytest.param("ResNet50", 3, as_users_do, marks=pytest.mark.slow),
     ],
 )
-def test_steps_in_float64(name: str, count: int) -> None:
+def test_steps_in_float64(name: str, count: int, compiled: Callable) -> None:
     fixture = load(name)
     with float64():
-        compare_float64(fixture, steps(fixture, np.float64, "f64/", devices=1, count=count))
+        compare_float64(fixture, steps(fixture, np.float64, "f64/", devices=1, count=count, compiled=compiled))
 
 
 # float32. Tolerances are about three times what separates the official code from its own float64: 2e-6 and 3e-5 in outputs; in the
@@ -350,10 +352,11 @@ def test_outputs_in_float32(name: str) -> None:
     compare_outputs(fixture, forward(fixture, np.float32), "", evaluated=6e-6, trained=9e-5)
 
 
-def test_steps_in_float32_on_two_devices() -> None:
+@pytest.mark.parametrize("compiled", [jax.jit, pytest.param(as_users_do, marks=pytest.mark.slow)])
+def test_steps_in_float32_on_two_devices(compiled: Callable) -> None:
     """Against the official run on two devices, and, since devices must not matter, against the one on a single device."""
     fixture = load("ResNet18")
-    done = steps(fixture, np.float32, "2dev/", devices=2, count=3)
+    done = steps(fixture, np.float32, "2dev/", devices=2, count=3, compiled=compiled)
     for index, (tolerance, loss) in enumerate([(2e-5, 1.2e-6), (6e-4, 1.2e-6), (2.4e-2, 5e-5)]):
         for part in ("2dev/", ""):
             compared = Compared(fixture, part, index, done[index])

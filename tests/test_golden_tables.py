@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 from byol_jax import method as m
 from byol_jax import models
 from byol_jax.convert.haiku import LEAVES, path_of
+from byol_jax.models.forms import as_jax_has_it
 
 GOLDEN = Path(os.environ.get("BYOL_GOLDEN_DIR", Path(__file__).parent / "golden"))
 TABLES = json.loads((GOLDEN / "f_tables_full.json").read_text()) | json.loads((GOLDEN / "f_tables_full_wide.json").read_text())
@@ -28,7 +29,8 @@ def ours(name: str, head: dict) -> m.ByolState:
     mlp = m.MLP(head["predictor/linear"]["w"][1], head["predictor/linear_1"]["w"][1])
     method = m.Byol(encoder, mlp, mlp.copy(), num_classes=head["classifier"]["w"][1])
     image = jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.float32)
-    return jax.eval_shape(lambda: m.init(method, m.lars(0.1), jax.random.key(0), {"view1": image, "view2": image}))
+    with as_jax_has_it():  # all forms have these shapes
+        return jax.eval_shape(lambda: m.init(method, m.lars(0.1), jax.random.key(0), {"view1": image, "view2": image}))
 
 
 def our_name(module: str) -> str:

@@ -16,6 +16,7 @@ from byol_jax.config.mix import parts
 from byol_jax.data import InMemory
 from byol_jax.data.prepared import prepared_length
 from byol_jax.method import Outputs
+from byol_jax.models.forms import as_jax_has_it
 from byol_jax.train.resident import bytes_per_device
 
 
@@ -79,7 +80,8 @@ def config_text(spec: Spec) -> str:
 def shapes(spec: Spec) -> tuple[Outputs, Any]:
     """(shapes of the outputs for one example, shapes of the variables) of the online network."""
     network, recipe = methods.byol(spec).network(), objects.recipe(spec)
-    return jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False), kind_of(recipe).seen(recipe))
+    with as_jax_has_it():  # all forms have these shapes
+        return jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False), kind_of(recipe).seen(recipe))
 
 
 def parameter_text(spec: Spec, classes: objects.Classes) -> str:

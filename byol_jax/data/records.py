@@ -20,10 +20,8 @@ _FILES_AT_ONCE = 16  # files read side by side, so that a window mixes examples 
 class TfdsSource:
     """A TFDS split whose files (array_record) allow random access. Images are decoded when asked for."""
 
-    max_bad_share = 0.01
-
-    def __init__(self, split: Split) -> None:
-        self._split = split
+    def __init__(self, split: Split, max_bad_share: float = 0.01) -> None:
+        self._split, self.max_bad_share = split, max_bad_share
         self.class_names = split.class_names
         self._records = split.random_access()
 
@@ -97,10 +95,8 @@ class TfdsStream:
     ``source[i]`` reads everything before i, so it is slow; prepare the data set with ``file_format="array_record"`` for random access.
     """
 
-    max_bad_share = 0.01
-
-    def __init__(self, split: Split, window: int = 2048) -> None:
-        self._split, self.window = split, window
+    def __init__(self, split: Split, window: int = 2048, max_bad_share: float = 0.01) -> None:
+        self._split, self.window, self.max_bad_share = split, window, max_bad_share
         self.class_names = split.class_names
 
     def __len__(self) -> int:
@@ -138,9 +134,7 @@ class TfdsStream:
 
     def head(self, count: int) -> TfdsStream:
         """Its first ``count`` examples, as a stream."""
-        first = TfdsStream(self._split.head(count), self.window)
-        first.max_bad_share = self.max_bad_share
-        return first
+        return TfdsStream(self._split.head(count), self.window, self.max_bad_share)
 
     def shuffled(self, seed: int, epoch: int, place: int) -> Iterator[Window]:
         """See ``WindowedSource``."""
@@ -208,8 +202,7 @@ def tfds(
     if part.n < 1:
         raise ValueError(f"tfds: {part.name} is empty")
     random_access = FileFormat.ARRAY_RECORD in builder.info.available_file_formats()
-    source: TfdsSource | TfdsStream = TfdsSource(part) if random_access else TfdsStream(part)
-    source.max_bad_share = max_bad_share
+    source = TfdsSource(part, max_bad_share) if random_access else TfdsStream(part, max_bad_share=max_bad_share)
     return _load_all(source) if in_memory else source
 
 

@@ -107,15 +107,13 @@ def pretrain(
 
     Raises ValueError for settings that do not fit each other, and its subclasses ``Diverged`` and ``CheckpointError``, see ``fit``.
     """
-    mesh = start.fitting_mesh(mesh, batch_size, accumulate)
+    mesh, steps = start.fitting_mesh(mesh, batch_size, accumulate), start.length(steps, epochs, len(data), batch_size)
     start.check_labels(data, method.num_classes)
-    steps = start.length(steps, epochs, len(data), batch_size)
     recipe, augment = start.augmentation(views, eval_views, augment_on)
     tx, schedules = start.optimization(optimizer, learning_rate, steps, batch_size, len(data))
     ema = tau if callable(tau) else ema_decay(tau, steps)
     held = resident.hold(data, views, augment_on, mesh) if data_on_device else None
-    parts: dict[str, Any] = {"mesh": mesh, "accumulate": accumulate}
-    made_of: dict[str, Any] = {"ema": ema, "augment": augment, "seed": seed, **parts, "log": schedules}
+    made_of: dict[str, Any] = {"ema": ema, "augment": augment, "seed": seed, "mesh": mesh, "accumulate": accumulate, "log": schedules}
     init_key, jitted = start.training_step(method, tx, held=held, shard_state=shard_state, **made_of)
     facts, folder = start.facts(seed, batch_size, steps, data, note), None if workdir is None else run_folder(workdir)
     when: dict[str, Any] = {"every_steps": start.evaluation_interval(evaluate_every_epochs, steps, len(data), batch_size), "steps": steps}
@@ -123,7 +121,7 @@ def pretrain(
     look = evaluation(method, known, test_data, recipe, examples=monitor_examples, k=knn_k, max_bad_share=max_bad_share, **when)
     sizes: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
     read = functools.partial(train_batches, views=views, augment_on=augment_on, max_bad_share=max_bad_share, **sizes)
-    look += held_out_loss(method, read, test_data, augment, examples=held_out_examples, **parts, **sizes, **when)
+    look += held_out_loss(method, read, test_data, augment, examples=held_out_examples, mesh=mesh, accumulate=accumulate, **sizes, **when)
     checkpoints = start.open_checkpoints(folder, every_steps=checkpoint_every, keep=keep, known=facts)
     made = functools.partial(index_batches, data, **sizes) if held else functools.partial(read, data)
     with start.Stream(made, (checkpoints.latest_step() or 0) if checkpoints else 0) as stream:
