@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
@@ -21,6 +20,7 @@ from byol_jax.evaluate.finetune import Setting
 from byol_jax.evaluate.linear import score_logits, several_classes
 from byol_jax.evaluate.result import Result, percent
 from byol_jax.workdir import folder as folder_of
+from byol_jax.workdir import write_text
 
 Scores = dict[str, Any]
 
@@ -116,7 +116,8 @@ def run_grid(
             continue
         scores[point] = found
         if folder is not None and point not in known and jax.process_index() == 0:
-            _write(folder_of(folder) / f"{point.name}.json", {"facts": dict(facts), "scores": found})
+            content = {"facts": dict(facts), "scores": found}
+            write_text(folder_of(folder) / f"{point.name}.json", json.dumps(content, indent=1) + "\n")
     return scores
 
 
@@ -154,10 +155,3 @@ def _read(folder: str | os.PathLike[str] | None, point: Named, facts: Mapping[st
         raise ValueError(
             f"{file}: is no result of an evaluation ({type(error).__name__}: {error}); delete it, and it is done again"
         ) from error
-
-
-def _write(file: Path, content: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".json.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(file)

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from byol_jax.workdir import folder
+from byol_jax.workdir import folder, write_text
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,6 @@ def save(workdir: str | os.PathLike[str], name: str, result: Result, about: dict
       about: on what it was measured, as JSON: the step, the data.
     """
     path = folder(workdir) / "evaluation" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     title, headings, cells = result.rows()
     content = {
         "title": title,
@@ -71,7 +70,5 @@ def save(workdir: str | os.PathLike[str], name: str, result: Result, about: dict
         "result": result.to_json(),
         **({"about": about} if about else {}),
     }
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(content, indent=1) + "\n")
     return path

@@ -15,6 +15,7 @@ from byol_jax.config.rules import is_own
 from byol_jax.plan.compile import Compiled, versions
 from byol_jax.plan.inputs import Inputs
 from byol_jax.plan.topology import Topology
+from byol_jax.workdir import write_text
 
 FOLDER = "~/.cache/byol_jax/plan"
 PACKAGE = Path(__file__).parents[1]
@@ -88,9 +89,5 @@ def load(file: Path | None) -> Compiled | None:
 
 def save(file: Path | None, known: dict[str, Any], compiled: Compiled) -> None:
     """Whole or not at all."""
-    if file is None:
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps({**known, "compiled": dataclasses.asdict(compiled)}) + "\n", encoding="utf-8")
-    partial.replace(file)
+    if file is not None:
+        write_text(file, json.dumps({**known, "compiled": dataclasses.asdict(compiled)}) + "\n")
