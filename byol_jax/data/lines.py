@@ -134,7 +134,7 @@ def _values(text: str, sound: bool, columns: Sequence[str], optional: set[str]) 
     missing = [name for name in columns if name not in found and name not in optional]
     if missing:
         raise BadLine(f"has no {missing[0]!r}; it has {', '.join(sorted(found)[:_SHOWN])}")
-    return [_text(found.get(name, ""), name) for name in columns]
+    return ["" if name in optional and found.get(name) is None else _text(found[name], name) for name in columns]
 
 
 def _text(value: Any, name: str) -> str:

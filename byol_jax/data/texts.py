@@ -153,8 +153,14 @@ def tfds_texts(
     found = list(_cleaned((one for one in raw if one is not None), faults))
     faults.check(name, len(found), 0.01)
     names = getattr(features[known], "names", None) if known else None
-    labels = None if known is None else np.array([one.label for one in found], np.int32)
-    return TextSource([one.text for one in found], labels, names)
+    labels = None if known is None else np.array([one.label for one in found])
+    if labels is not None and not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"tfds: the feature {known!r} of {name} is {labels.dtype}, a class must be an integer; take another, or None")
+    return TextSource([one.text for one in found], None if labels is None else labels.astype(np.int32), names)
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() == ".txt" and not any(part.startswith(".") for part in path.parts)
 
 
 def _read(root: Path, table: Callable[[Path], list[Text]], faults: Faults) -> Iterator[Text]:
@@ -164,7 +170,7 @@ def _read(root: Path, table: Callable[[Path], list[Text]], faults: Faults) -> It
     names = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     folders = [path for path in names if path.is_dir()]
     files = [path for path in names if path.is_file() and path.suffix.lower() in SUFFIXES]
-    classes = {one.name: sorted(path for path in one.rglob("*.txt") if path.is_file()) for one in folders}
+    classes = {one.name: sorted(path for path in one.rglob("*") if _is_text(path.relative_to(one)) and path.is_file()) for one in folders}
     classes = {name: paths for name, paths in classes.items() if paths}
     if classes:
         if files:
@@ -244,6 +250,7 @@ def class_number(label: Any) -> int | None:
     """The number that a label is; None if it is a name."""
     try:
         number = int(label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return number if number >= UNLABELLED else None
+    whole = isinstance(label, str) or number == label
+    return number if whole and UNLABELLED <= number < 2**31 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -50,14 +51,23 @@ class Tokenizer:
 
     def _special(self) -> SpecialTokens:
         """Found by looking at what it makes of a text, so that any post-processor is served."""
-        inner = self._inner.encode("a", add_special_tokens=False).ids
-        around = self._inner.encode("a").ids
-        first = next((i for i in range(len(around)) if around[i : i + len(inner)] == inner), 0)
+        before, after = self._around()
         known = (tuple(map(self._inner.token_to_id, names)) for names in (_PADS, _MASKS))
         pad, mask = (next((one for one in ids if one is not None), None) for ids in known)
         if pad is None:
             raise ValueError(f"tokenizer: {self.path} has none of {', '.join(_PADS)}; a batch of texts needs a token for padding")
-        return SpecialTokens(tuple(around[:first]), tuple(around[first + len(inner) :]), pad, mask)
+        return SpecialTokens(before, after, pad, mask)
+
+    def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What it puts before a text and after it. A tokenizer may know no "a": then one of its own tokens is the text."""
+        added = {token.content for token in self._inner.get_added_tokens_decoder().values()}
+        for text in itertools.chain("a", sorted(self._inner.get_vocab().keys() - added)):
+            inner = self._inner.encode(text, add_special_tokens=False).ids
+            around = self._inner.encode(text).ids
+            for first in range(len(around) if inner else 0):
+                if around[first : first + len(inner)] == inner:
+                    return tuple(around[:first]), tuple(around[first + len(inner) :])
+        raise ValueError(f"tokenizer: {self.path} makes tokens of no text that was tried, not even of its own tokens")
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens, of any length."""

@@ -74,8 +74,9 @@ def pixels(source: Any, views: Views, *, batch_size: int = 256, max_size: int = 
     """
     plain = dataclasses.replace(views, size=min(views.size, max_size), mean=(0.0,) * 3, std=(1.0,) * 3)
     shrink = jax.jit(lambda images: preprocess(images, plain))
-    raw = _collect(source, plain, batch_size, lambda images: np.asarray(shrink(jnp.asarray(images))).reshape(len(images), -1))
-    channels = raw.embedding.reshape(len(raw), -1, 3)
+    numbers = 3 * plain.size**2  # -1 would not do: a process may have no row
+    raw = _collect(source, plain, batch_size, lambda images: np.asarray(shrink(jnp.asarray(images))).reshape(len(images), numbers))
+    channels = raw.embedding.reshape(len(raw), plain.size**2, 3)
     gray = bool(np.all(channels == channels[..., :1]))
     return dataclasses.replace(raw, embedding=np.ascontiguousarray(channels[..., 0])) if gray else raw
 

@@ -14,6 +14,7 @@ import optax
 from byol_jax.augment import kind_of
 from byol_jax.data.order import Shard
 from byol_jax.data.pipeline import eval_batches
+from byol_jax.data.source import labels_of
 from byol_jax.evaluate.encoder import Encoder
 from byol_jax.evaluate.features import features, gather_rows
 from byol_jax.evaluate.linear import Classifier, linear_classifier
@@ -70,6 +71,10 @@ def robust(
     wanted = sorted({0.0, *(float(radius) for radius in radii)})
     if steps < 1 or restarts < 1 or wanted[0] < 0:
         raise ValueError(f"robust(steps={steps}, restarts={restarts}, radii={radii}): the first two at least 1, no radius below 0")
+    label = labels_of(test)
+    if label is None or (label < 0).any():
+        without = len(test) if label is None else int((label < 0).sum())
+        raise ValueError(f"labels: {without} of {len(test)} test examples have none; evaluation needs a labelled source")
     known = features(encoder, train, batch_size=batch_size)
     _, probe = linear_classifier(known, known, l2=l2)
     attack = _Attack(encoder, probe, norm, steps, seed)

@@ -65,7 +65,11 @@ def neighbours_of_some(encoder: Any, queries: Any, bank: Any, found: Features, *
     own = 1 if queries is bank else 0
     if len(found) <= own:
         return None
-    cosine, index = (part[:, own:] for part in nearest(asked.embedding, found.embedding, k=k + own))
+    cosine, index = nearest(asked.embedding, found.embedding, k=k + own)
+    if own:
+        itself = found.index[index] == positions[:, None]
+        itself[~itself.any(1), -1] = True  # behind more of its equals than are shown
+        cosine, index = (part[~itself].reshape(len(part), -1) for part in (cosine, index))
     return Neighbours(positions, found.index[index], cosine, asked.label, found.label[index])
 
 

@@ -40,14 +40,14 @@ def view_table(source: Any, views: TextViews, *, rows: int = 6, draws: int = 2, 
     """Random views of some texts, made as in training; None if nothing is known that turns ids into text."""
     if getattr(source, "tokenizer", None) is None:
         return None
-    some: Any = subset(source, one_of_each_class(source, rows, seed))
-    originals = [shortened(text_of(some, i), ABOUT) for i in range(len(some))]
+    positions = one_of_each_class(source, rows, seed)
+    some, originals = subset(source, positions), [shortened(text_of(source, int(i)), ABOUT) for i in positions]
     made: dict[tuple[int, int], tuple[Cell, Cell]] = {}
     with train_batches(some, views, batch_size=len(some), seed=seed) as batches:
         placed = order.batches(n=len(some), batch_size=len(some), seed=seed)
         for draw, batch, (index, _) in zip(range(draws), batches, placed, strict=False):
             for i, *pair in zip(index, batch["view1"], batch["view2"], strict=True):
-                first, second = (Cell(shortened(seen(ids, views, some.tokenizer), VIEW), PROSE) for ids in pair)
+                first, second = (Cell(shortened(seen(ids, views, source.tokenizer), VIEW), PROSE) for ids in pair)
                 made[int(i), draw] = first, second
     shown: list[tuple[Cell, ...]] = []
     for i, text in enumerate(originals):
@@ -81,7 +81,7 @@ def neighbour_table(
 
 def text_of(source: Any, index: int | np.integer[Any]) -> str:
     """The text at this position: as it is, else as far as its tokens tell."""
-    if source.texts is not None:
+    if getattr(source, "texts", None) is not None:
         return str(source.texts[int(index)])
     return str(source.tokenizer.text(source[int(index)]["tokens"]))
 

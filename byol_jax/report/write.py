@@ -72,7 +72,7 @@ def write_report(
     shown = source if test is None else test
     names = getattr(source, "class_names", None)
     sample, kept = spread(shown, examples), spread(source, bank)
-    asked = kept if test is None else sample  # the same object where both are one source: a query must not find itself
+    asked = kept if test is None or test is source else sample  # the same object where both are one source: a query must not find itself
     kind = KINDS[encoder.views.content]
     material: dict[str, Shown] = {
         "quality": plots.curves(found, plots.QUALITY),

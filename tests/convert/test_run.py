@@ -22,6 +22,8 @@ from byol_jax.build.convert import READERS, convert, spec_of, whole_state
 from byol_jax.checkpoint import Checkpoints
 from byol_jax.convert import ConvertError, deepmind
 from byol_jax.convert.haiku import LEAVES, path_of
+from byol_jax.models.forms import traced_for
+from byol_jax.parallel import data_mesh
 from byol_jax.views import IMAGENET_MEAN, IMAGENET_STD
 
 GOLDEN = Path(os.environ.get("BYOL_GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
@@ -120,7 +122,7 @@ def test_a_step_goes_on_with_the_momentum_and_the_schedules(tiny_run: SimpleName
     schedule = objects.learning_rate(spec, deepmind.IMAGENET)
     tx = objects.optimizer(spec, schedule)
     steps = {"ema": objects.tau(spec, deepmind.IMAGENET), "log": {"learning_rate": schedule}}
-    step = jax.jit(method.make_train_step(methods.byol(spec, 10), tx, **steps))
+    step = jax.jit(traced_for(data_mesh(), method.make_train_step(methods.byol(spec, 10), tx, **steps)))
     random = np.random.default_rng(0)
     batch = {f"view{v}": random.normal(size=(8, 32, 32, 3)).astype(np.float32) for v in (1, 2)} | {"label": np.arange(8, dtype=np.int32)}
     after, metrics = step(before, batch)

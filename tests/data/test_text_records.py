@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
@@ -22,7 +23,7 @@ class TinyReviews(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         names = tfds.features.ClassLabel(names=["bad", "good"])
-        features = {"text": tfds.features.Text(), "title": tfds.features.Text(), "label": names}
+        features = {"text": tfds.features.Text(), "title": tfds.features.Text(), "label": names, "score": np.float32}
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, manager: Any) -> dict[str, Any]:
@@ -30,7 +31,7 @@ class TinyReviews(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, texts: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         for i, text in enumerate(texts):
-            yield i, {"text": text, "title": f"title {i}", "label": i % 2}
+            yield i, {"text": text, "title": f"title {i}", "label": i % 2, "score": i / 2}
 
 
 @pytest.fixture(scope="module", params=["array_record", "tfrecord"])
@@ -61,7 +62,8 @@ def test_a_part_and_another_column_without_labels(place: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"text": "txt"}, r"tiny_reviews has no feature 'txt': it has \['label', 'text', 'title'\]; did you mean 'text'"),
+        ({"text": "txt"}, r"tiny_reviews has no feature 'txt': it has \['label', 'score', 'text', 'title'\]; did you mean 'text'"),
+        ({"label": "score"}, r"the feature 'score' of tiny_reviews is float.., a class must be an integer"),
         ({"split": "trian"}, "no split 'trian'.*did you mean 'train'"),
     ],
 )

@@ -64,6 +64,9 @@ def test_subfolders_are_classes(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for i, text in enumerate(texts):
             (tmp_path / name / f"{i}.txt").write_text(text)
+    (tmp_path / "ham" / ".kept").mkdir()
+    (tmp_path / "ham" / ".kept" / "0.txt").write_text("hidden")
+    (tmp_path / "spam" / "0.txt").rename(tmp_path / "spam" / "0.TXT")
     source = text_files(tmp_path)
     assert (source.texts, source.class_names) == (["hello", "bye", "buy"], ["ham", "spam"])
     np.testing.assert_array_equal(source.labels, [0, 0, 1])
@@ -89,10 +92,10 @@ def test_a_long_cell_of_a_csv_is_one_text(tmp_path: Path) -> None:
 
 
 def test_json_lines(tmp_path: Path) -> None:
-    rows = [{"text": "a", "label": 3}, {"text": "b", "label": 0}]
+    rows = [{"text": "a", "label": 3}, {"text": "b", "label": 0}, {"text": "c", "label": None}, {"text": "d"}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     source = text_files(tmp_path / "a.jsonl")
-    np.testing.assert_array_equal(source.labels, [3, 0])
+    np.testing.assert_array_equal(source.labels, [3, 0, -1, -1])
     assert source.class_names is None
 
 
@@ -133,6 +136,12 @@ def test_a_text_without_a_label_leaves_the_others_numbers(tmp_path: Path) -> Non
 def test_nothing_there(tmp_path: Path, make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         text_files(make(tmp_path))
+
+
+@pytest.mark.parametrize("label", [0.5, 2**31, float("nan"), float("inf"), -2])
+def test_what_is_no_class_number_is_a_name(label: float) -> None:
+    source = from_texts(["a", "b", "c"], [1, label, 1.0])
+    assert sorted(source.class_names) == sorted({"1", "1.0", str(label)})
 
 
 def test_from_memory() -> None:

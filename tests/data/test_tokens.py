@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 
 from byol_jax.data import Tokenizer, from_texts, parse_split, sliced, spread, subset, tokenised, train_tokenizer
 from byol_jax.data.tokens import padded
@@ -30,6 +31,14 @@ def test_special_tokens_are_found(tmp_path: Path, kind: str, special: SpecialTok
             "bpe": "<s>river stone</s>",
         }[kind]
     )
+
+
+def test_special_tokens_around_what_has_no_token_for_a(tmp_path: Path) -> None:
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "水": 3}, []))
+    inner.add_special_tokens(["[PAD]", "[CLS]", "[SEP]"])
+    inner.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer(tmp_path / "tokenizer.json").special == SpecialTokens((1,), (2,), 0, None)
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])

@@ -169,6 +169,13 @@ def test_pixels_of_gray_images_count_once():
     assert pixels(data.from_arrays(_images(5, 40)), views.imagenet(40), max_size=16).embedding.shape == (5, 768)
 
 
+def test_pixels_of_a_process_that_has_no_row(monkeypatch):
+    """Of two processes the second has none of the last batch's rows."""
+    monkeypatch.setattr(importlib.import_module("byol_jax.evaluate.features"), "Shard", lambda *_: data.Shard(1, 2))
+    assert pixels(data.from_arrays(_images(5)), RECIPE, batch_size=4).embedding.shape == (1, 192)
+    assert len(pixels(data.from_arrays(_images(4)), RECIPE, batch_size=4)) == 0
+
+
 def test_features_reject_mismatched_parts():
     with pytest.raises(ValueError, match=r"expected \[N, D\] and \[N\]"):
         importlib.import_module("byol_jax.evaluate.features").Features(np.zeros((3, 2)), np.zeros(2))

@@ -100,6 +100,12 @@ def test_settings_out_of_range(options) -> None:
         evaluate.robust(encoder(), images(0), images(1), **options)
 
 
+def test_test_examples_without_a_label_are_not_counted_as_wrong() -> None:
+    test = byol.data.from_arrays(images(1).images, np.where(np.arange(40) < 8, -1, np.arange(40) % 2))
+    with pytest.raises(ValueError, match="labels: 8 of 40 test examples have none; evaluation needs a labelled source"):
+        evaluate.robust(encoder(), images(0), test, steps=1)
+
+
 def test_a_change_of_nothing_is_the_text_itself() -> None:
     tokens = jnp.asarray([[1, 5, 6, 2, 0, 0], [1, 7, 8, 9, 2, 0]], jnp.int32)
     module = byol.models.TextEncoder(12, layers=1, hidden=8, heads=2, mlp=16, positions=6, pooling="mean")

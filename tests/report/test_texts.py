@@ -14,6 +14,7 @@ import pytest
 from byol_jax import data
 from byol_jax.evaluate import Encoder, features
 from byol_jax.report import plots, texts, write_report
+from byol_jax.report.examples import neighbours_of_some
 from byol_jax.views import SpecialTokens, TextView, TextViews
 from tests.data.words import WORDS, Count, learned
 
@@ -119,6 +120,22 @@ def test_without_classes_and_in_one_source(tokenizer: data.Tokenizer) -> None:
     by_query = {row[0]: row[1:] for row in cells(table)}
     assert by_query["river"] == ["0.71", "river stone"]
     assert by_query["river stone"] == ["0.71", "river"]  # not itself
+
+
+def test_an_equal_text_is_a_neighbour_and_the_text_itself_is_not(tokenizer: data.Tokenizer) -> None:
+    """Of equals the first comes first, which is not always the one that is asked about."""
+    source = source_of(tokenizer, ["river", "river", "river", "light"])
+    found = features(Encoder(Count(), {}, recipe(tokenizer)), source)
+    some = neighbours_of_some(Encoder(Count(), {}, recipe(tokenizer)), source, source, found, rows=4, k=2, seed=0)
+    by_query = {int(query): index.tolist() for query, index in zip(some.query, some.found, strict=True)}
+    assert by_query == {0: [1, 2], 1: [0, 2], 2: [0, 1], 3: [0, 1]}
+
+
+def test_views_of_a_mixture(tokenizer: data.Tokenizer) -> None:
+    both = data.mixture([source_of(tokenizer, ["river stone"]), source_of(tokenizer, ["light winter"])])
+    table = texts.view_table(both, recipe(tokenizer), rows=2)
+    assert table is not None
+    assert {row[0].text for row in table.rows if len(row) == 3} == {"river stone", "light winter"}
 
 
 def test_without_a_tokenizer_nothing_is_shown(tokenizer: data.Tokenizer) -> None:
