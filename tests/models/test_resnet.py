@@ -153,7 +153,8 @@ def test_groups_know_no_other_image() -> None:
         model = models.ResNet((1, 1), (16, 32), "basic", stem="small", stem_channels=16, norm=norm, bn_axis=None)
         variables = born(model)
         assert ("batch_stats" in variables) != independent
-        alone, together = (model.apply(variables, images, True, mutable=["batch_stats"])[0] for images in (IMAGES[:2], IMAGES))
+        train = jax.jit(lambda images, m=model, v=variables: m.apply(v, images, True, mutable=["batch_stats"])[0])
+        alone, together = train(IMAGES[:2]), train(IMAGES)
         assert np.allclose(alone, together[:2], atol=1e-5) == independent
 
 
