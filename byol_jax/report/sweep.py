@@ -31,7 +31,8 @@ WORDS = {
 def write_page(study: Sweep, rows: Rows, folder: Path) -> Path:
     """Writes ``results.md`` and, where something was measured, ``results.png``; returns the page's path."""
     scales = list(study.scales)
-    lines = [f"# {study.title}", "", f"Paper: {study.source}. Generated from results.jsonl; mean ± standard deviation over seeds (divisor: their number).", ""]
+    about = f"Paper: {study.source}. Generated from results.jsonl; mean ± standard deviation over seeds (divisor: their number)."
+    lines = [f"# {study.title}", "", about, ""]
     measured = [scale for scale in scales if any(row["scale"] == scale for row in rows)]
     signs = [(scale, sign) for scale in measured for sign in SIGNS]
     headings = ["", "paper, top-1 %", *(f"{s}: {WORDS[study.metrics[s]]}" for s in scales), *(f"{s}: {SIGNS[sign]}" for s, sign in signs)]
