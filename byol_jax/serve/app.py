@@ -73,18 +73,22 @@ class Service:
     async def running(self, app: object = None) -> AsyncIterator[None]:
         """Requests are answered within."""
         stop = self.metrics.watch_compilations()
-        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "prepare")
+        threads = min(8, os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(threads, "prepare")
+        self._search = ThreadPoolExecutor(threads, "search")  # of its own: a large index keeps no other request from being read
         try:
             async with self.batcher.running():
                 yield
         finally:
             stop()
-            self._pool.shutdown(cancel_futures=True)
+            for pool in (self._pool, self._search):
+                pool.shutdown(cancel_futures=True)
 
     async def embed(self, request: Request) -> Response:
         """The embedding of each image or text."""
-        found = await self._embedded(request)
-        return await self._answer(lambda: {"embeddings": found.tolist(), "dimensions": self.dimensions}, here=found.size <= FEW)
+        async with self._embedded(request) as found:
+            pool = self._pool if found.size > FEW else None
+            return await self._answer(lambda: {"embeddings": found.tolist(), "dimensions": self.dimensions}, pool)
 
     async def classify(self, request: Request, top: int = Query(5, ge=1, description="classes to tell, the most probable")) -> Response:
         """The most probable classes of each image or text."""
@@ -93,8 +97,8 @@ class Service:
             self._check_key(request)
             text = "no classifier is loaded: start the service with --probe FILE.npz (`byol-jax evaluate linear --save FILE.npz`)"
             raise Refused(404, "no_probe", text)
-        found = await self._embedded(request)
-        return await self._answer(lambda: {"results": probe.best(found, top)})
+        async with self._embedded(request) as found:
+            return await self._answer(lambda: {"results": probe.best(found, top)}, self._pool)
 
     async def similar(self, request: Request, k: int = Query(10, ge=1, description="neighbours to tell")) -> Response:
         """The nearest neighbours of each image or text in the index, by cosine."""
@@ -106,8 +110,8 @@ class Service:
         if k > self.limits.neighbours:
             facts = {"limit": self.limits.neighbours, "value": k}
             raise Refused(422, "too_many_neighbours", f"k = {k}: at most {self.limits.neighbours} neighbours are told", **facts)
-        found = await self._embedded(request)
-        return await self._answer(lambda: {"results": index.nearest(found, k)})
+        async with self._embedded(request) as found:
+            return await self._answer(lambda: {"results": index.nearest(found, k)}, self._search)
 
     async def health(self) -> Response:
         """Whether the service is there, and what it serves."""
@@ -129,8 +133,9 @@ class Service:
             what = "a wrong API key" if given else "no API key"
             raise Refused(401, "unauthorized", f"{what}: send the header 'Authorization: Bearer KEY'")
 
-    async def _embedded(self, request: Request) -> np.ndarray:
-        """float32 [N, D] of the request's images or texts."""
+    @contextlib.asynccontextmanager
+    async def _embedded(self, request: Request) -> AsyncIterator[np.ndarray]:
+        """float32 [N, D] of the request's images or texts. The answer is made within: it holds places and ends in time."""
         self._check_key(request)
         arrived = False
         with self.batcher.room() as room:
@@ -138,7 +143,7 @@ class Service:
                 async with asyncio.timeout(self.limits.seconds):
                     examples = await body.examples(request, self.model.kind, self.limits)
                     arrived = True
-                    return await self._rows(room, examples)
+                    yield await self._rows(room, examples)
             except TimeoutError:
                 what = "was not answered" if arrived else "did not arrive"
                 facts = {"limit": self.limits.seconds}
@@ -160,9 +165,9 @@ class Service:
 
         return await room.answers(await asyncio.get_running_loop().run_in_executor(self._pool, prepared))
 
-    async def _answer(self, make: Callable[[], Any], *, here: bool = False) -> Response:
-        """Many numbers take as long to write as to compute, and an index as long to search: not in the event loop."""
-        return _json(make()) if here else await asyncio.get_running_loop().run_in_executor(self._pool, lambda: _json(make()))
+    async def _answer(self, make: Callable[[], Any], pool: ThreadPoolExecutor | None) -> Response:
+        """Many numbers take as long to write as to compute, and an index as long to search: not in the event loop, which None takes."""
+        return _json(make()) if pool is None else await asyncio.get_running_loop().run_in_executor(pool, lambda: _json(make()))
 
 
 def _digest(key: bytes) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import struct
 import threading
 import time
 import zlib
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -271,6 +272,67 @@ def test_what_is_not_answered_in_time(images: Model) -> None:
         gated.open = True
         gated.go.release(9)
         assert (await client.post("/embed", content=encoded(4, 4), headers=PNG)).status_code == 200
+
+    asked(service, scenario)
+    assert service.batcher.held == 0
+
+
+@dataclass
+class Searches:
+    """Searches of an index; each waits for ``go``."""
+
+    index: Index
+    begun: list[int] = field(default_factory=list)
+    go: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Searches:
+    found = Searches(Index(np.eye(6, dtype=np.float32), {"index": np.arange(6)}))
+    search = Index.nearest
+
+    def nearest(index: Index, embedding: np.ndarray, k: int) -> Any:
+        found.begun.append(k)
+        assert found.go.wait(10)
+        return search(index, embedding, k)
+
+    monkeypatch.setattr(Index, "nearest", nearest)
+    return found
+
+
+def test_searches_that_wait_hold_their_places_and_keep_no_other_request_from_its_answer(images: Model, slow: Searches) -> None:
+    """As many searches as there may be threads wait; another request is answered. Once all places are held the next is turned away."""
+    service = Service(images, limits=replace(SMALL, queue=10), index=slow.index, sizes=(8,))
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        def ask(path: str) -> Any:
+            return client.post(path, content=encoded(4, 4), headers=PNG)
+
+        async with asyncio.timeout(8):
+            early = [asyncio.create_task(ask("/similar?k=1")) for _ in range(8)]
+            await until(lambda: len(slow.begun) == min(8, os.cpu_count() or 1) and service.batcher.held == 8)
+            assert (await ask("/embed")).status_code == 200
+            early += [asyncio.create_task(ask("/similar?k=1")) for _ in range(2)]
+            await until(lambda: service.batcher.held == 10)
+            for path in ("/similar", "/embed"):
+                wanted = "too many requests at once (10 of 10 rows are held, 1 more were wanted); come again in a second"
+                assert refused(await ask(path))[:3] == (503, "overloaded", wanted)
+            slow.go.set()
+            assert [(await one).status_code for one in early] == [200] * 10
+
+    asked(service, scenario)
+    assert service.batcher.held == 0
+
+
+def test_a_search_that_takes_too_long_is_given_up(images: Model, slow: Searches) -> None:
+    service = Service(images, limits=replace(SMALL, seconds=0.2), index=slow.index, sizes=(8,))
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        waits = asyncio.create_task(client.post("/similar", content=encoded(4, 4), headers=PNG))
+        done, _ = await asyncio.wait([waits], timeout=5)
+        slow.go.set()
+        assert done
+        assert refused(await waits)[:4] == (504, "not_answered", "the request was not answered within 0.2 seconds", 0.2)
 
     asked(service, scenario)
     assert service.batcher.held == 0
