@@ -244,6 +244,11 @@ def largest_of_all(count: int) -> int:
     return count if jax.process_count() == 1 else int(np.max(multihost_utils.process_allgather(np.int64(count))))
 
 
+def of_main(fact: bool) -> bool:
+    """What process 0 says, for all of them; they must call it together. Only process 0's own ``fact`` counts: files may differ by host."""
+    return fact if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.bool_(fact)))
+
+
 def process_shard() -> tuple[int, int]:
     """(index, count) of this process among all."""
     return jax.process_index(), jax.process_count()

@@ -6,7 +6,10 @@ import json
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from byol_jax import build, cli
 from byol_jax import config as cfg
@@ -100,6 +103,23 @@ def test_a_sweep_runs_notes_what_diverged_and_goes_on(tmp_path: Path, capsys: py
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")] == ["[1/2] slow, seed 0"]
     again = [json.loads(line) for line in (file.parent / "results.jsonl").read_text().splitlines()]
     assert again[1]["metrics"] == rows[0]["metrics"]  # its run stood in the working folder
+
+
+def test_of_several_processes_the_first_says_what_is_missing_and_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here is the second, whose own file knows another point than that of the first."""
+    (tmp_path / "sweep.py").write_text(TINY.replace("CONFIG", str(ROOT / "configs/digits.py")))
+    known = json.dumps({"scale": "small", "point": "slow", "seed": 0}) + "\n"
+    (tmp_path / "results.jsonl").write_text(known)
+    told: list[str] = []
+    first_knows = iter([False, True])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda mine: np.bool_(next(first_knows)))
+    monkeypatch.setattr(sys.modules["byol_jax.build.sweep"], "measure", lambda spec, workdir: {"metrics": {}})
+    page = build.sweep(*load_study(str(tmp_path / "sweep.py"))[:2], tmp_path, tmp_path / "runs", told.append)
+    assert told == ["[1/2] slow, seed 0"]
+    assert (page, page.exists()) == (tmp_path / "results.md", False)
+    assert (tmp_path / "results.jsonl").read_text() == known
 
 
 def test_the_page_by_hand(tmp_path: Path) -> None:

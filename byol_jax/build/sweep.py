@@ -16,7 +16,7 @@ from byol_jax import evaluate, parallel
 from byol_jax.build import objects, runs
 from byol_jax.config import ConfigError, Spec
 from byol_jax.config.sweep import Point, Sweep
-from byol_jax.report.sweep import write_page
+from byol_jax.report.sweep import PAGE, write_page
 from byol_jax.train.loop import Diverged
 from byol_jax.workdir import folder as folder_of
 
@@ -26,7 +26,8 @@ RESULTS = "results.jsonl"
 def sweep(study: Sweep, scale: str, folder: Path, workdir: str | os.PathLike[str], say: Callable[[str], None] = print) -> Path:
     """Trains and measures every point that ``folder/results.jsonl`` does not hold yet, seed by seed, and writes the page anew after each.
 
-    A point whose run diverged is a result too: it is noted and the sweep goes on.
+    A point whose run diverged is a result too: it is noted and the sweep goes on. Of several processes the first reads and writes
+    ``folder``; all train what it finds missing.
 
     Args:
       folder: of the sweep's file, for its results and page.
@@ -38,15 +39,20 @@ def sweep(study: Sweep, scale: str, folder: Path, workdir: str | os.PathLike[str
     runs_in = folder_of(workdir) / scale
     todo = [(seed, point) for seed in study.scales[scale].seeds for point in study.at(scale)]
     for number, (seed, point) in enumerate(todo, 1):
-        known = {(row["scale"], row["point"], row["seed"]) for row in results(folder)}
-        if (scale, point.name, seed) in known:
+        if parallel.of_main(parallel.is_main() and (scale, point.name, seed) in _known(folder)):
             continue
         say(f"[{number}/{len(todo)}] {point.name}, seed {seed}")
         row = {"scale": scale, "point": point.name, "seed": seed, **measure(study.spec(point, scale, seed), runs_in / _place(point, seed))}
         if parallel.is_main():
             add_result(folder, row)
             write_page(study, results(folder), folder)
-    return write_page(study, results(folder), folder)
+    if parallel.is_main():
+        write_page(study, results(folder), folder)
+    return folder / PAGE
+
+
+def _known(folder: Path) -> set[tuple[str, str, int]]:
+    return {(row["scale"], row["point"], row["seed"]) for row in results(folder)}
 
 
 def add_result(folder: Path, row: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
+from byol_jax import parallel
 from byol_jax.data.files import legible
 from byol_jax.data.records import WindowedSource
 from byol_jax.data.source import subset
@@ -66,7 +66,7 @@ def embed(
     _claim(parts, {"examples": n, "part": size, **listed, **(facts or {})})
     for start in range(0, n, size):
         file = parts / f"{start:012d}.npz"
-        if not _agreed(file.exists()):
+        if not parallel.of_main(file.exists()):
             whole = start == 0 and size >= n
             rows = np.arange(start, min(start + size, n))
             found = features(encoder, source if whole else subset(source, rows), batch_size=batch_size, max_bad_share=1.0)
@@ -140,11 +140,6 @@ def _claim(parts: Path, facts: dict[str, Any]) -> None:
     if jax.process_index() == 0 and not note.exists():
         parts.mkdir(parents=True, exist_ok=True)
         _whole(note, lambda path: path.write_text(json.dumps(facts), encoding="utf-8"))
-
-
-def _agreed(there: bool) -> bool:
-    """What process 0 sees: all must take the same parts."""
-    return there if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.bool_(there)))
 
 
 def _keep(file: Path, found: Features, start: int) -> None:

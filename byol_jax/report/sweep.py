@@ -14,6 +14,7 @@ from byol_jax.report.plots import COLOURS, STYLE
 
 Sweep = Any  # byol_jax.config.sweep.Sweep; a report knows no configuration, it reads the fields
 Rows = Sequence[Mapping[str, Any]]
+PAGE = "results.md"
 NOT_RUN = "not run yet"
 SIGNS = {"loss": "last loss", "rankme": "RankMe"}
 COLLAPSE = (
@@ -42,7 +43,7 @@ def write_page(study: Sweep, rows: Rows, folder: Path) -> Path:
     if measured:
         picture(study, rows, measured).savefig(folder / "results.png", dpi=110)
         lines += ["", "![The accuracies of the table](results.png)"]
-    page = folder / "results.md"
+    page = folder / PAGE
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return page
 
