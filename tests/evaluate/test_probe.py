@@ -17,7 +17,7 @@ def blobs(n: int, dimensions: int, *, seed: int = 0) -> Features:
     draw = np.random.default_rng(seed)
     label = (np.arange(n) % 3).astype(np.int32)
     centre = np.random.default_rng(9).normal(size=(3, dimensions))
-    scale = np.logspace(-1, 2, dimensions)
+    scale = np.logspace(-1, 1, dimensions)
     return Features(((centre[label] + draw.normal(size=(n, dimensions))) * scale + 50).astype(np.float32), label)
 
 

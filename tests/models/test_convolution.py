@@ -23,14 +23,16 @@ def test_values_and_gradients_are_those_of_xla(side: int, kernel: int, stride: i
     if not isinstance(padding, str) and side + 2 * padding[0][0] < kernel:
         pytest.skip("the kernel is larger than the map")
     ours, theirs = (nn.Conv(5, (kernel, kernel), stride, padding, conv_general_dilated=form) for form in (convolve, None))
-    x = jax.random.normal(jax.random.key(0), (2, 3, side, side, 4))  # two views
-    variables = theirs.init(jax.random.key(1), x[0])
-    down = jax.random.normal(jax.random.key(2), theirs.apply(variables, x[0]).shape)
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(2, 3, side, side, 4)).astype(np.float32)  # two views
+    variables = {"params": {"kernel": draw.normal(0, 0.3, (kernel, kernel, 4, 5)).astype(np.float32), "bias": np.ones(5, np.float32)}}
+    down = draw.normal(size=jax.eval_shape(theirs.apply, variables, x[0]).shape).astype(np.float32)
 
-    def loss(conv: nn.Conv, variables: Any, x: jax.Array) -> jax.Array:
+    def loss(variables: Any, x: jax.Array, conv: nn.Conv) -> jax.Array:
         return jnp.sum(down * jnp.square(jax.vmap(lambda view: conv.apply(variables, view))(x)))
 
-    found, wanted = (jax.jit(jax.value_and_grad(loss, argnums=(1, 2)), static_argnums=0)(conv, variables, x) for conv in (ours, theirs))
+    back = jax.value_and_grad(loss, argnums=(0, 1))
+    found, wanted = jax.jit(lambda *given: (back(*given, ours), back(*given, theirs)))(variables, x)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), found, wanted)
 
 
