@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from byol_jax.build import objects
+from byol_jax.build.kept import read_spec
 from byol_jax.config import Spec, digest
 from byol_jax.config.rules import is_own
 from byol_jax.plan.compile import Compiled, versions
@@ -26,6 +27,7 @@ SHAPING = (
     "views.py",
     "parallel.py",
     "train/start.py",
+    "build/methods.py",
     "build/objects.py",
     "build/texts.py",
     "plan/compile.py",
@@ -37,10 +39,12 @@ SHAPING = (
 
 def key(spec: Spec, topology: Topology, inputs: Inputs) -> dict[str, Any]:
     """Everything that the result of ``compile_step`` depends on; plain values."""
+    networks = _networks(spec)
     batch = {name: [list(row), str(dtype)] for name, (row, dtype) in inputs.batch.items()}
     return {
-        "config": digest(spec),
-        "encoder": _plain_fields(objects.encoder(spec)),  # of texts they come from the tokenizer and the model's folder, too
+        "config": [digest(one) for one in networks],
+        # Of texts these come from the tokenizer and the model's folder, too.
+        "encoder": [_plain_fields(objects.encoder(one)) for one in networks],
         "free": [spec.encoder.remat, spec.optimizer.shard_state],  # not in the digest: the training ends the same
         "topology": topology.name,
         "chip": topology.chip.name,
@@ -50,6 +54,12 @@ def key(spec: Spec, topology: Topology, inputs: Inputs) -> dict[str, Any]:
         "versions": versions(topology),
         "source": source_digest(),
     }
+
+
+def _networks(spec: Spec) -> list[Spec]:
+    """The run's configuration, and its teacher's: the first has no more of it than the name of a folder."""
+    teacher = spec.method.teacher.workdir
+    return [spec] if teacher is None else [spec, read_spec(teacher)]
 
 
 def _plain_fields(module: Any) -> dict[str, Any]:
@@ -70,7 +80,8 @@ def source_digest() -> str:
 
 def place(folder: str | os.PathLike[str], spec: Spec, known: dict[str, Any]) -> Path | None:
     """The file of a plan; None for a network, loss or views of the user's own, whose code no digest here sees."""
-    if any(name and is_own(name) for name in (spec.encoder.name, spec.method.loss, spec.views.function)):
+    names = [spec.method.loss, spec.views.function, *(one.encoder.name for one in _networks(spec))]
+    if any(name and is_own(name) for name in names):
         return None
     name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
     return Path(folder).expanduser() / f"{name}.json"

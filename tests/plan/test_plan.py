@@ -207,6 +207,30 @@ def test_a_network_of_ones_own_is_not_kept(tiny: str, tmp_path: Path) -> None:
     assert cache.place(tmp_path, config.load(tiny, [("method.loss", "my.losses:loss")]), {}) is None
 
 
+def test_a_plan_is_kept_for_its_teacher_and_the_code_that_makes_the_method(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, teacher = topology.find("cpu:8"), tmp_path / "teacher"
+    teacher.mkdir()
+    spec = config.load(tiny, [("method.teacher.workdir", str(teacher))])
+    inputs, places = look(spec), []
+    for name, value in (("channels", "8"), ("channels", "16"), ("dtype", "bfloat16"), ("remat", "True")):
+        (teacher / "config.json").write_text(config.to_json(config.load(tiny, [(f"encoder.{name}", value)])))
+        places.append(cache.place(tmp_path, spec, cache.key(spec, machine, inputs)))
+    assert len(set(places)) == 4
+    own = config.resolve({"steps": 100, "batch_size": 64, "encoder": {"name": "my.nets:Net"}})
+    (teacher / "config.json").write_text(config.to_json(own))
+    assert cache.place(tmp_path, spec, {}) is None
+
+    before = cache.source_digest()
+    shutil.copytree(cache.PACKAGE, tmp_path / "package", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cache, "PACKAGE", tmp_path / "package")
+    assert cache.source_digest() == before
+    with (tmp_path / "package" / "build" / "methods.py").open("a") as file:
+        file.write("# changed")
+    assert cache.source_digest() != before
+
+
 def test_the_text_of_a_program_of_this_compiler_is_read() -> None:
     mesh = parallel.data_mesh(jax.devices())
 
