@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
 from byol_jax.plan.chips import known
-from byol_jax.plan.products import products
+from byol_jax.plan.products import operations
 
 
-def flops(traced: jax.stages.Traced, compiled: jax.stages.Compiled, devices: int) -> float:
-    """FLOPs of all devices together: the compiled program's of one device, times the devices.
-
-    On a GPU the compiled program hands matrix products and convolutions to libraries, which its analysis leaves out
-    (github.com/jax-ml/jax/issues/22249): there those of the program as it was written are counted, and nothing else.
-    """
-    if jax.default_backend() == "gpu":
-        return products(traced.jaxpr.jaxpr)
-    analysis: Any = compiled.cost_analysis()
-    found = analysis[0] if isinstance(analysis, list) else analysis
-    return devices * float(found["flops"]) if found else 0.0
+def flops(traced: jax.stages.Traced, compiled: jax.stages.Compiled, devices: int, accumulate: int = 1) -> float:
+    """FLOPs of all devices together, see ``plan.products.operations``."""
+    return operations(traced, compiled, jax.default_backend(), devices, accumulate)
 
 
 def memory(compiled: jax.stages.Compiled, device: jax.Device) -> tuple[int, str]:

@@ -110,7 +110,7 @@ def step(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool, peer: str
     }
     times = in_turns(calls, repeats)
     rest = what_is_left(times["step"], times[AUGMENT], times[UPDATE])
-    flops = compiler.flops(whole.traced, whole.compiled, setup.mesh.size)
+    flops = compiler.flops(whole.traced, whole.compiled, setup.mesh.size, spec.optimizer.accumulate)
     facts: dict[str, Any] = {
         "flops": flops,
         "share_of_bf16_peak": compiler.share_of_peak(flops, times["step"].median, list(setup.mesh.devices.flat)),

@@ -117,6 +117,24 @@ def test_flops_of_a_gpu_are_counted_in_the_program(monkeypatch: pytest.MonkeyPat
     assert compiler.flops(traced, unused, 2) == 2 * 3 * (2 * conv + 2 * product)
 
 
+def test_of_a_loop_the_compiler_counts_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[16, 24] @ [24, 24] eight times; and as many sums. Unrolled, as micro-batches are on a CPU, it is counted whole."""
+    product = 2 * 16 * 24 * 24
+
+    def found(platform: str, unroll: int, accumulate: int) -> float:
+        monkeypatch.setattr(jax, "default_backend", lambda: platform)
+        loop = jax.jit(lambda x, w: jax.lax.scan(lambda total, _: (total + total @ w, None), x, length=8, unroll=unroll)[0])
+        traced = loop.trace(jnp.ones((16, 24)), jnp.ones((24, 24)))
+        return compiler.flops(traced, traced.lower().compile(), 1, accumulate)
+
+    turn = product + 16 * 24
+    assert 8 * turn <= found("tpu", unroll=1, accumulate=8) <= 8 * (turn + 4)
+    assert found("cpu", unroll=8, accumulate=8) == 8 * turn
+    for platform in ("cpu", "tpu"):
+        assert found(platform, unroll=1, accumulate=1) == 8 * product  # layers, say: the products as they are written
+    assert found("tpu", unroll=1, accumulate=4) == 8 * product
+
+
 def test_memory_of_a_device_and_of_a_program() -> None:
     compiled = jax.jit(lambda x: x + 1).lower(jnp.ones(256)).compile()
     found, source = compiler.memory(compiled, jax.devices()[0])

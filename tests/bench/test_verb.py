@@ -54,13 +54,31 @@ def test_step_with_the_official_form(config: str, capsys: pytest.CaptureFixture[
         assert products < flops < 4 * products  # the rest: augmentation, heads, update
 
 
-def test_synthetic_data_needs_no_data(config: str) -> None:
+def test_synthetic_data_needs_no_data(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("byol_jax.bench.compiler.flops", lambda traced, compiled, devices, accumulate: float(100 * devices + accumulate))
     absent = ("--config.data.source=tfds", "--config.data.name=imagenet2012", "--config.data.path=nowhere")
-    assert run("step", "--config", config, *absent, "--synthetic", "--batch-size", "16", "--repeats", "1", "--json", "r.jsonl") == 0
+    assert (
+        run(
+            "step",
+            "--config",
+            config,
+            *absent,
+            "--synthetic",
+            "--batch-size",
+            "16",
+            "--config.optimizer.accumulate=2",
+            "--repeats",
+            "1",
+            "--json",
+            "r.jsonl",
+        )
+        == 0
+    )
     assert run("eval", "--config", config, *absent, "--synthetic", "--repeats", "1", "--json", "r.jsonl") == 0
     step, encoder = lines()
     assert (step["batch"], step["synthetic"], step["changes"]["batch_size"]) == (16, True, "16")
     assert step["ratio"] is None
+    assert step["flops"] == 100 * step["devices"] + 2
     assert list(encoder["rows"]) == ["encoder"]
 
 
