@@ -20,7 +20,7 @@ from byol_jax.method.placement import WHOLE_BATCH
 from byol_jax.plan import hlo
 from byol_jax.plan.inputs import Inputs
 from byol_jax.plan.kernels import moved
-from byol_jax.plan.products import products
+from byol_jax.plan.products import looped, micro_batch_turns, operations
 from byol_jax.plan.topology import Topology
 from byol_jax.train import start
 
@@ -42,6 +42,7 @@ class Compiled:
       flops, moved: operations, and bytes between memory and cores, by the compiler's own count; of a loop over micro-batches it counts
         one turn, so all but the optimizer's part (for bytes: ``UPDATE_PASSES`` over the arguments; its operations are a thousandth) is
         taken as often as the loop turns. Of a GPU's program: ``products``, and what its ``kernels`` move.
+      looped: whether more than micro-batches loops: then operations are ``products``, and of ``moved`` one turn of each such loop is known.
       collectives: kind -> [how many in a step, bytes of their results].
       strangers: collectives that are no all-reduce, and none that a split state or a loss over the whole batch needs: kind, bytes, and the
         part of the model.
@@ -60,6 +61,7 @@ class Compiled:
     overflow: str | None = None
     flops: float = 0.0
     moved: float = 0.0
+    looped: bool = False
     collectives: dict[str, list[int]] | None = None
     strangers: tuple[str, ...] = ()
     gathered: int = 0
@@ -120,10 +122,13 @@ def compile_step(spec: Spec, topology: Topology, inputs: Inputs) -> Compiled:
             raise
         return Compiled(**known, overflow=str(error), seconds=time.perf_counter() - began)
     platform = topology.devices[0].platform
-    loop = 1 if platform == "cpu" else spec.optimizer.accumulate  # the step unrolls it on a CPU
-    found = read(compiled, loop, spec.optimizer.shard_state)
-    if platform == "gpu":  # XLA does not look into libraries, and without a card counts nothing
-        found |= {"flops": products(traced.jaxpr.jaxpr) / mesh.size, "moved": float(moved(compiled.as_text()))}
+    parts = spec.optimizer.accumulate
+    found = read(compiled, micro_batch_turns(platform, parts), spec.optimizer.shard_state)
+    found["flops"] = operations(traced, compiled, platform, mesh.size, parts) / mesh.size
+    if platform == "gpu":  # without a card XLA counts nothing
+        found["moved"] = float(moved(compiled.as_text()))
+    else:
+        found["looped"] = looped(traced, platform, parts)
     return Compiled(**known, **found, seconds=time.perf_counter() - began)
 
 
@@ -167,7 +172,7 @@ def read(compiled: Any, loop: int, shard_state: bool = False) -> dict[str, Any]:
       loop: micro-batches of the loop in the program, whose body the compiler's costs count once; 1: there is none.
       shard_state: parameters are gathered where the networks begin, and their gradients may be scattered.
     """
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {"flops": 0.0, "bytes accessed": 0.0}
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {"bytes accessed": 0.0}
     found = hlo.collectives(compiled.as_text(), loop)
     moved_outside = min(UPDATE_PASSES * memory.argument_size_in_bytes, cost["bytes accessed"])
     return {
@@ -176,7 +181,6 @@ def read(compiled: Any, loop: int, shard_state: bool = False) -> dict[str, Any]:
         "aliased": memory.alias_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "code": memory.generated_code_size_in_bytes,
-        "flops": float(cost["flops"]) * loop,
         "moved": float(cost["bytes accessed"] - moved_outside) * loop + moved_outside,
         "collectives": {kind: list(total) for kind, total in hlo.totals(found).items()},
         "strangers": tuple(

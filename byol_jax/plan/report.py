@@ -18,7 +18,7 @@ def page(spec: Spec, topology: Topology, inputs: Inputs, compiled: Compiled, mad
     """Plain text. ``made``: how the numbers came about, compiled now or found in the cache."""
     parts = [machine(spec, topology, compiled, made), memory(spec, topology, compiled)]
     if not compiled.overflow:
-        parts += [work(compiled), traffic(compiled), time(spec, topology, inputs, compiled)]
+        parts += [work(spec, compiled), traffic(compiled), time(spec, topology, inputs, compiled)]
     if faults := compiled.faults():
         parts.append(["This step is not as it should be", *(f"  - {fault}" for fault in faults)])
     return "\n\n".join("\n".join(part) for part in parts)
@@ -57,8 +57,13 @@ def memory(spec: Spec, topology: Topology, compiled: Compiled) -> list[str]:
     return ["Memory of a chip", *lines, *(["  what would help:"] if tips else []), *(f"  - {tip}" for tip in tips)]
 
 
-def work(compiled: Compiled) -> list[str]:
-    rows = [("operations", quantity(compiled.flops, "FLOP")), ("bytes between memory and cores", quantity(compiled.moved, "B"))]
+def work(spec: Spec, compiled: Compiled) -> list[str]:
+    size = quantity(compiled.moved, "B")
+    if compiled.looped:
+        size = f"{size} at least: one turn of each loop"
+        size += "; --config.encoder.transformer.scan=False has the same layers, and all of them counted" * spec.encoder.transformer.scan
+    work = quantity(compiled.flops, "FLOP") + " of matrix products and convolutions" * compiled.looped
+    rows = [("operations", work), ("bytes between memory and cores", size)]
     return ["Work of a chip in a step", *table(rows)]
 
 
@@ -80,9 +85,9 @@ def time(spec: Spec, topology: Topology, inputs: Inputs, compiled: Compiled) -> 
         return ["Time", f"  {length}; no time is given: the peaks of this chip are not known here"]
     pace = estimate.examples_per_second(spec, roof.seconds)
     rows = [
-        ("a step", f"{1e3 * roof.seconds:.1f} ms, bound by {roof.bound_by}"),
+        ("a step", f"{1e3 * roof.seconds:.1f} ms" + ("" if compiled.looped else f", bound by {roof.bound_by}")),
         ("its operations alone", f"{1e3 * roof.compute:.1f} ms"),
-        ("its bytes alone", f"{1e3 * roof.memory:.1f} ms"),
+        ("its bytes alone", f"{1e3 * roof.memory:.1f} ms" + ", of those that are known" * compiled.looped),
         ("the run", f"{estimate.hours(roof.seconds, steps):.2f} hours"),
         ("examples a second", f"{pace:,.0f}"),
         ("of these from a host", f"{pace / compiled.hosts:,.0f}"),
