@@ -26,6 +26,7 @@ SHAPING = (
     "augment",
     "views.py",
     "parallel.py",
+    "train/resident.py",
     "train/start.py",
     "build/methods.py",
     "build/objects.py",
@@ -51,6 +52,7 @@ def key(spec: Spec, topology: Topology, inputs: Inputs) -> dict[str, Any]:
         "classes": inputs.classes,
         "examples": inputs.examples,
         "batch": batch,
+        "held": inputs.held,
         "versions": versions(topology),
         "source": source_digest(),
     }

@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from byol_jax.plan.inputs import Inputs
 from byol_jax.plan.kernels import moved
 from byol_jax.plan.products import looped, micro_batch_turns, operations
 from byol_jax.plan.topology import Topology
-from byol_jax.train import start
+from byol_jax.train import resident, start
 
 ALLOWED = "all-reduce"
 # The TPU's compiler writes a gather that runs beside other work three times under one channel; in bfloat16, where that is the dtype of the
@@ -36,7 +36,8 @@ class Compiled:
     """What the compiler says of one step, on each device; plain values, so that it can be kept as JSON. Sizes are bytes.
 
     Attributes:
-      arguments: the state and this device's rows; outputs: the new state and metrics, of which ``aliased`` lie where arguments lay.
+      arguments: the state, this device's rows, and ``data``, its share of a data set that lies on the devices.
+      outputs: the new state and metrics, of which ``aliased`` lie where arguments lay.
       temporaries: what a step needs beside them; code: the program itself.
       overflow: the compiler's words, if it found no way to fit the program into the chip's memory; then all sizes and costs are 0.
       flops, moved: operations, and bytes between memory and cores, by the compiler's own count; of a loop over micro-batches it counts
@@ -47,6 +48,7 @@ class Compiled:
       strangers: collectives that are no all-reduce, and none that a split state or a loss over the whole batch needs: kind, bytes, and the
         part of the model.
       gathered: parameters of both networks that the devices share and gather for a step; 0: each holds them whole.
+      fetched: kind -> bytes of the collectives that fetch the batch's rows from ``data``.
       gradients, statistics: what must be reduced: gradients once, batch statistics of both views in each pass.
     """
 
@@ -54,6 +56,7 @@ class Compiled:
     hosts: int
     rows: int
     arguments: int = 0
+    data: int = 0
     outputs: int = 0
     aliased: int = 0
     temporaries: int = 0
@@ -65,6 +68,7 @@ class Compiled:
     collectives: dict[str, list[int]] | None = None
     strangers: tuple[str, ...] = ()
     gathered: int = 0
+    fetched: dict[str, int] = field(default_factory=dict)
     gradients: int = 0
     statistics: int = 0
     seconds: float = 0.0
@@ -80,7 +84,7 @@ class Compiled:
             return []
         may = "gradients, batch statistics and metrics" + ", and parameters before the step," * bool(self.gathered)
         found = [f"{stranger}: only {may} may cross chips" for stranger in self.strangers]
-        moved = {kind: (self.collectives or {}).get(kind, [0, 0])[1] for kind in (ALLOWED, GATHER, SCATTER)}
+        moved = {kind: (self.collectives or {}).get(kind, [0, 0])[1] - self.fetched.get(kind, 0) for kind in (ALLOWED, GATHER, SCATTER)}
         reduced, wanted = moved[ALLOWED], self.gradients + self.statistics
         if self.gathered:
             reduced += self.devices * moved[SCATTER]  # of what it reduces each device gets its share
@@ -101,16 +105,19 @@ def compile_step(spec: Spec, topology: Topology, inputs: Inputs) -> Compiled:
     """Compiles the very step that ``byol_jax.train.pretrain`` jits, for all devices of the topology.
 
     Raises:
-      ValueError: the devices cannot share the batch, or the model cannot be built.
+      ValueError: the devices cannot share the batch, or hold the data; or the model cannot be built.
     """
     mesh = parallel.data_mesh(topology.devices)
     parallel.check_batch(spec.batch_size, mesh, spec.optimizer.accumulate)
+    if inputs.held:
+        resident.check_memory(*inputs.held, mesh.size, topology.chip.memory)
     began = time.perf_counter()
     state, traced = trace(spec, mesh, inputs)
     known: dict[str, Any] = {
         "devices": mesh.size,
         "hosts": topology.hosts,
         "rows": spec.batch_size // mesh.size,
+        "data": resident.bytes_per_device(*inputs.held, mesh.size) if inputs.held else 0,
         "gathered": _gathered(state),
         "gradients": size_of(state.trained),
         "statistics": _statistics(spec, state),
@@ -123,7 +130,7 @@ def compile_step(spec: Spec, topology: Topology, inputs: Inputs) -> Compiled:
         return Compiled(**known, overflow=str(error), seconds=time.perf_counter() - began)
     platform = topology.devices[0].platform
     parts = spec.optimizer.accumulate
-    found = read(compiled, micro_batch_turns(platform, parts), spec.optimizer.shard_state)
+    found = read(compiled, micro_batch_turns(platform, parts), spec.optimizer.shard_state, known["data"])
     found["flops"] = operations(traced, compiled, platform, mesh.size, parts) / mesh.size
     if platform == "gpu":  # without a card XLA counts nothing
         found["moved"] = float(moved(compiled.as_text()))
@@ -148,6 +155,7 @@ def trace(spec: Spec, mesh: Mesh, inputs: Inputs) -> tuple[ByolState, Any]:
     schedule = objects.learning_rate(spec, inputs.examples)
     method, tx = methods.byol(spec, inputs.classes), objects.optimizer(spec, schedule)
     _, augment = start.augmentation(objects.training_views(spec), None, spec.data.augment_on)
+    held = resident.Planned(*inputs.held, mesh) if inputs.held else None
     key, step = start.training_step(
         method,
         tx,
@@ -157,24 +165,26 @@ def trace(spec: Spec, mesh: Mesh, inputs: Inputs) -> tuple[ByolState, Any]:
         mesh=mesh,
         accumulate=spec.optimizer.accumulate,
         log={"learning_rate": schedule},
+        held=held,
         shard_state=spec.optimizer.shard_state,
     )
     batch = {name: jax.ShapeDtypeStruct((spec.batch_size, *row), dtype) for name, (row, dtype) in inputs.batch.items()}
-    shapes = jax.eval_shape(functools.partial(init, method, tx, batch=batch, augment=augment, mesh=mesh), key)
+    shapes = jax.eval_shape(functools.partial(init, method, tx, batch=resident.seen(held, batch), augment=augment, mesh=mesh), key)
     state = start.placed(shapes, start.layout(shapes, mesh, spec.optimizer.shard_state))
     return state, step.trace(state, start.placed(batch, jax.tree.map(lambda _: parallel.split(mesh), batch)))
 
 
-def read(compiled: Any, loop: int, shard_state: bool = False) -> dict[str, Any]:
+def read(compiled: Any, loop: int, shard_state: bool = False, data: int = 0) -> dict[str, Any]:
     """Sizes, costs and collectives of a ``jax.stages.Compiled``, as fields of ``Compiled``.
 
     Args:
       loop: micro-batches of the loop in the program, whose body the compiler's costs count once; 1: there is none.
       shard_state: parameters are gathered where the networks begin, and their gradients may be scattered.
+      data: bytes of the arguments that no optimizer goes over.
     """
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {"bytes accessed": 0.0}
     found = hlo.collectives(compiled.as_text(), loop)
-    moved_outside = min(UPDATE_PASSES * memory.argument_size_in_bytes, cost["bytes accessed"])
+    moved_outside = min(UPDATE_PASSES * (memory.argument_size_in_bytes - data), cost["bytes accessed"])
     return {
         "arguments": memory.argument_size_in_bytes,
         "outputs": memory.output_size_in_bytes,
@@ -183,6 +193,7 @@ def read(compiled: Any, loop: int, shard_state: bool = False) -> dict[str, Any]:
         "code": memory.generated_code_size_in_bytes,
         "moved": float(cost["bytes accessed"] - moved_outside) * loop + moved_outside,
         "collectives": {kind: list(total) for kind, total in hlo.totals(found).items()},
+        "fetched": {kind: size for kind, (_, size) in hlo.totals([one for one in found if resident.FETCH in one.name]).items()},
         "strangers": tuple(
             f"{one.kind} of {one.times} x {one.bytes:,} bytes in {one.name}" for one in found if not _needed(one, shard_state)
         ),
@@ -191,7 +202,7 @@ def read(compiled: Any, loop: int, shard_state: bool = False) -> dict[str, Any]:
 
 def _needed(one: hlo.Collective, shard_state: bool) -> bool:
     """Whether a step is meant to have it. What layers gather by mistake bears their name behind that of the ``shard_map``."""
-    if WHOLE_BATCH in one.name:
+    if WHOLE_BATCH in one.name or resident.FETCH in one.name:
         return True
     at_its_edge = one.name.endswith("/shard_map") if one.kind == GATHER else one.kind == SCATTER
     return one.kind == ALLOWED or (shard_state and at_its_edge)

@@ -61,10 +61,11 @@ def advice(spec: Spec, compiled: Compiled, chip: Chip) -> list[str]:
         return []
     room = None if compiled.overflow or chip.memory is None else TIGHT * chip.memory - (compiled.peak - compiled.temporaries)
     split = "--config.optimizer.shard_state=True: each chip holds a share of the state, and gathers the parameters for a step"
+    fed = ["--config.data.on_device=False: the host sends the images; the same result"] if compiled.data else []
     by_split = [split] if compiled.devices > 1 and not spec.optimizer.shard_state else []
     if room is not None and room <= 0:
-        return by_split or ["the state alone fills the chip: take chips with more memory, or a smaller network"]
-    tips, half = [], compiled.rows // 2
+        return fed + by_split or ["the state alone fills the chip: take chips with more memory, or a smaller network"]
+    tips, half = fed, compiled.rows // 2
     if half:
         tips.append(f"more chips: on {2 * compiled.devices} of them a chip has {half} examples instead of {compiled.rows}")
     if not (spec.encoder.remat or is_own(spec.encoder.name)):

@@ -13,6 +13,7 @@ from byol_jax.build import objects
 from byol_jax.config import ConfigError, Spec
 from byol_jax.data import parse_split
 from byol_jax.data.prepared import prepared_length
+from byol_jax.train import resident
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Inputs:
     Attributes:
       examples: of an epoch. classes: of the online probe; 0: there is none.
       batch: name -> (shape of one row, dtype), as the host sends it.
+      held: how many images lie on the devices, and the shape of one; None: the host sends them.
     """
 
     examples: int
     classes: objects.Classes
     batch: dict[str, tuple[tuple[int, ...], Any]]
+    held: tuple[int, tuple[int, ...]] | None = None
 
 
 def look(spec: Spec, examples: int | None = None, classes: int | None = None) -> Inputs:
@@ -37,15 +40,23 @@ def look(spec: Spec, examples: int | None = None, classes: int | None = None) ->
 
     Raises:
       ConfigError: something is missing, and the data is not here; names the flags that would do instead.
+      ValueError: the data cannot lie on the devices, where it should.
     """
     missing = [flag for flag, given in (("--examples N", examples), ("--classes N", _classes_wanted(spec, classes))) if given is None]
-    sent = None if objects.crops_on_device(spec) else _sent(spec)
+    sent = None if spec.data.on_device or objects.crops_on_device(spec) else _sent(spec)
     source: Any = _source(spec, missing, shapes=sent is None) if missing or sent is None else None
     return Inputs(
         examples=len(source) if examples is None else examples,
         classes=objects.num_classes(source) if _classes_wanted(spec, classes) is None else _classes_wanted(spec, classes) or 0,
-        batch=sent or _one_row(spec, source),
+        batch={"index": ((), np.dtype(np.int32))} if spec.data.on_device else sent or _one_row(spec, source),
+        held=_held(spec, source) if spec.data.on_device else None,
     )
+
+
+def _held(spec: Spec, source: Any) -> tuple[int, tuple[int, ...]]:
+    resident.check(source, objects.training_views(spec), spec.data.augment_on)
+    images = source.stored.images
+    return len(images), images.shape[1:]
 
 
 def _classes_wanted(spec: Spec, given: int | None) -> int | None:

@@ -47,7 +47,8 @@ def memory(spec: Spec, topology: Topology, compiled: Compiled) -> list[str]:
         lines = [f"  {judged}: {estimate.overflow(compiled)}"]
     else:
         rows = [
-            ("state and batch", quantity(compiled.arguments, "B")),
+            ("state and batch", quantity(compiled.arguments - compiled.data, "B")),
+            *([("a share of the data", quantity(compiled.data, "B"))] if compiled.data else []),
             ("temporaries", quantity(compiled.temporaries, "B")),
             *([("program", quantity(compiled.code, "B"))] if compiled.code else []),  # a GPU's compiler does not say
             ("at the peak", f"{quantity(compiled.peak, 'B')}{of}: {judged}"),
@@ -75,6 +76,10 @@ def traffic(compiled: Compiled) -> list[str]:
         lines.append(f"  to be reduced: {shares}, and metrics")
     if compiled.gathered:
         lines.append(f"  to be gathered: {quantity(compiled.gathered, 'B')} of parameters, a share of which lies on each chip")
+    if compiled.fetched:
+        lines.append(
+            f"  for the batch: {quantity(sum(compiled.fetched.values()), 'B')} of indices and rows, since the data lies on the chips"
+        )
     return ["Between chips in a step", *lines]
 
 

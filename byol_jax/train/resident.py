@@ -8,6 +8,7 @@ images come from the host, and the run ends with the same bits. The method never
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from byol_jax.models.forms import traced_for
 from byol_jax.parallel import AXIS, replicated, spread
 from byol_jax.views import Views
 
+FETCH = "fetch_rows"  # stands in the names of a program's operations: what crosses devices for it, and for nothing else
 SHARE = 0.5  # of a device's memory; the rest is for the network
 Rows = dict[str, jax.Array]
 Step = Callable[[Any, Any], tuple[Any, dict[str, Any]]]
@@ -57,9 +59,20 @@ class Resident:
         Args:
           rows: ``self.rows``, handed in so that they are an argument of the compiled step and not a constant in it.
         """
-        taken = jax.shard_map(_exchange, mesh=self._mesh, in_specs=(P(AXIS), P(AXIS)), out_specs=P(AXIS))(rows, index)
+        with jax.named_scope(FETCH):
+            taken = jax.shard_map(_exchange, mesh=self._mesh, in_specs=(P(AXIS), P(AXIS)), out_specs=P(AXIS))(rows, index)
         taken["image"] = taken["image"].reshape(-1, *self.shape)
         return jax.lax.optimization_barrier(taken)  # else XLA may fuse the fetch into the crops, and round them otherwise
+
+
+class Planned(Resident):
+    """A data set that need not be there, on devices that need not be either: its rows are shapes, for a step to be traced with."""
+
+    def __init__(self, images: int, shape: tuple[int, ...], mesh: Mesh) -> None:
+        self._mesh, self.shape = mesh, shape
+        count, where = -(-images // mesh.size) * mesh.size, NamedSharding(mesh, P(AXIS))
+        pixels = jax.ShapeDtypeStruct((count, int(np.prod(shape))), jnp.uint8, sharding=where)
+        self.rows: Any = {"image": pixels, "label": jax.ShapeDtypeStruct((count,), jnp.int32, sharding=where)}
 
 
 def _exchange(shard: Rows, index: jax.Array) -> Rows:
@@ -95,7 +108,7 @@ def bytes_per_device(examples: int, shape: tuple[int, ...], devices: int) -> int
     return -(-examples // devices) * (int(np.prod(shape)) + np.dtype(np.int32).itemsize)
 
 
-def check_memory(examples: int, shape: tuple[int, ...], devices: int, memory: int | None) -> None:
+def check_memory(examples: int, shape: tuple[int, ...], devices: int, memory: float | None) -> None:
     """Raises ValueError if a device's share of the data is more than ``SHARE`` of its ``memory`` bytes; None: unknown, all is well."""
     size = bytes_per_device(examples, shape, devices)
     if memory is None or size <= SHARE * memory:
@@ -118,8 +131,14 @@ def hold(data: Any, views: Any, augment_on: str, mesh: Mesh) -> Resident:
     """The data on the devices of the mesh.
 
     Raises:
-      ValueError: the data is not in memory, its views are not made by the step, or it is too large.
+      ValueError: see ``check``; or the data is too large.
     """
+    check(data, views, augment_on)
+    return Resident(data, mesh)
+
+
+def check(data: Any, views: Any, augment_on: str) -> None:
+    """Raises ValueError if the data is not in memory, or its views are not made by the step."""
     if not isinstance(data, InMemory):
         known = "byol.data.from_arrays, npz, idx, digits or tfds(..., in_memory=True)"
         raise ValueError(f"data_on_device = True: {type(data).__name__} is not in memory as one array; pass what {known} give")
@@ -127,7 +146,6 @@ def hold(data: Any, views: Any, augment_on: str, mesh: Mesh) -> Resident:
         raise ValueError("data_on_device = True: views of your own run on the host, in tf.data; give a recipe, such as byol.views.small()")
     if augment_on != "device":
         raise ValueError(f"data_on_device = True with augment_on = {augment_on!r}: images that stay on the device are augmented there")
-    return Resident(data, mesh)
 
 
 def seen(resident: Resident | None, batch: Any) -> Any:
@@ -141,7 +159,21 @@ def compiled(step: Step, resident: Resident | None, mesh: Mesh, shard_state: boo
     ``shard_state``: the new state lies as ``parallel.spread`` says, where without it is whole on every device.
     """
     program, held = jitted(step, resident, mesh, shard_state)
-    return (lambda state, batch: program(state, *held, batch)) if held else program
+    return Fetching(program, held) if held else program
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """A jitted step that takes ``held`` between state and batch; to be called, or traced, without them."""
+
+    program: Any
+    held: tuple[Rows, ...]
+
+    def __call__(self, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+        return self.program(state, *self.held, batch)
+
+    def trace(self, state: Any, batch: Any) -> jax.stages.Traced:
+        return self.program.trace(state, *self.held, batch)
 
 
 def jitted(step: Step, resident: Resident | None, mesh: Mesh, shard_state: bool = False) -> tuple[Any, tuple[Rows, ...]]:

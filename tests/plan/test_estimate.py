@@ -86,6 +86,13 @@ def test_advice_where_the_state_alone_is_too_large() -> None:
     assert tip.startswith("the state alone fills the chip")
 
 
+def test_data_on_the_devices_is_the_first_to_go() -> None:
+    for changes in ({"arguments": 950}, {"arguments": 100, "temporaries": 3000}):
+        tips = estimate.advice(SPEC, compiled(data=80, **changes), CHIP)
+        assert tips[0] == "--config.data.on_device=False: the host sends the images; the same result"
+        assert tips[1:] == estimate.advice(SPEC, compiled(**changes), CHIP)
+
+
 def test_advice_after_an_overflow_takes_the_next_number_of_parts() -> None:
     assert estimate.next_parts(compiled(overflow=OVERFLOW), None, 1) == 2
     assert estimate.next_parts(compiled(overflow=OVERFLOW), None, 2) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -128,15 +129,17 @@ def test_of_a_split_state_the_parameters_are_gathered_once_and_nothing_else(
     assert fault.startswith("all-gather of 1 x 1,024 bytes in jit(spread_step)/shard_map/")
 
 
-@pytest.mark.parametrize("split", ["False", "True"])
-def test_what_is_compiled_is_what_pretraining_jits(tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, split: str) -> None:
-    spec, texts = config.load(tiny, [("optimizer.shard_state", split)]), []
+@pytest.mark.parametrize("changed", [(), ("optimizer.shard_state",), ("data.on_device",)])
+def test_what_is_compiled_is_what_pretraining_jits(
+    tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: tuple[str, ...]
+) -> None:
+    spec, texts = config.load(tiny, [(key, "True") for key in changed]), []
 
     class Stop(Exception):
         pass
 
     def fit(state: Any, step: Any, stream: Any, *, mesh: Any, **_: Any) -> None:
-        texts.append(step.lower(state, parallel.to_global(next(stream), mesh)).as_text())
+        texts.append(step.trace(state, parallel.to_global(next(stream), mesh)).lower().as_text())
         raise Stop
 
     monkeypatch.setitem(pretraining.__globals__, "fit", fit)
@@ -241,6 +244,38 @@ def test_layers_of_a_scan_are_all_counted_and_bytes_of_theirs_told_as_the_least(
     ]
     times = report.time(spec, topology.Topology("v5e:1x1", TPUS["v5e"], (), False), look(spec), Compiled(1, 1, 8, moved=819e6, looped=True))
     assert [line.split("  ")[-1].strip() for line in times[2:5]] == ["1.0 ms", "0.0 ms", "1.0 ms, of those that are known"]
+
+
+def test_data_on_the_devices_counts_and_its_rows_may_cross_them(tmp_path: Path) -> None:
+    """1,438 images of 8x8 on 4 devices: 360 each, of 192 bytes and a label. A device fetches 2 of them by all 8 indices."""
+    tiny, heads = {"hidden": 8, "out": 4}, ("projector", "predictor")
+    form: dict[str, Any] = {
+        "steps": 10,
+        "batch_size": 8,
+        "data": {"source": "digits", "on_device": True},
+        "method": dict.fromkeys(heads, tiny),
+    }
+    form |= {"views": {"preset": "gray", "size": 8}, "optimizer": {"name": "adamw", "learning_rate": 0.1, "warmup_epochs": 0}}
+    form |= {"encoder": {"name": "byol_jax.models.vit:ViT", "args": {"patch": 4, "layers": 1, "hidden": 8, "heads": 2, "mlp": 8}}}
+    spec, machine = config.resolve(form), topology.find("cpu:4")
+    inputs = look(spec)
+    assert (inputs.batch, inputs.held) == ({"index": ((), np.dtype(np.int32))}, (1438, (8, 8, 3)))
+    found = compile_step(spec, machine, inputs)
+    assert found.data == 360 * (8 * 8 * 3 + 4)
+    assert found.fetched == {"all-gather": 8 * 4, "reduce-scatter": 2 * (8 * 8 * 3 + 4)}
+    assert found.faults() == []
+    shapes, _ = trace(spec, parallel.data_mesh(machine.devices), inputs)
+    assert size_of(shapes) < found.arguments - found.data < size_of(shapes) + 1024
+    told = "\n".join(report.memory(spec, machine, found) + report.traffic(found))
+    assert "  a share of the data  70.6 kB\n" in told
+    assert "  for the batch: 424 B of indices and rows, since the data lies on the chips" in told
+
+    fed = dataclasses.replace(spec, data=dataclasses.replace(spec.data, on_device=False))
+    assert config.digest(fed) == config.digest(spec)
+    assert cache.key(fed, machine, look(fed)) != cache.key(spec, machine, inputs)
+    small = dataclasses.replace(machine, chip=dataclasses.replace(machine.chip, memory=100_000))
+    with pytest.raises(ValueError, match=r"1,438 images of 8x8 take 0\.1 MB on each of 4 device"):
+        compile_step(spec, small, inputs)
 
 
 def test_a_plan_is_kept_for_its_teacher_and_the_code_that_makes_the_method(
