@@ -306,6 +306,42 @@ def test_results_of_another_study_are_not_gone_on_with(tmp_path: Path) -> None:
         search(study, tmp_path, tmp_path, train=curve)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"metric": "linear_10"}, "metric: 'knn' there, 'linear_10' here"),
+        ({"changes": {**HELD_OUT, "epochs": 5, "optimizer.warmup_epochs": 1}},
+         "epochs: 100 there, 5 here; optimizer.warmup_epochs: 5 there, 1 here"),
+        ({"changes": {**HELD_OUT, "data.test_split": "train[90%:]"}}, "data.test_split: 'train[80%:]' there, 'train[90%:]' here"),
+        ({"changes": {**HELD_OUT, "evaluation.every_epochs": 2}}, "evaluation.every_epochs: 10 there, 2 here"),
+        ({"config": "fashion_mnist.py", "metric": "linear"}, "metric: 'knn' there, 'linear' here; batch_size:"),
+    ],
+)  # fmt: skip
+def test_results_of_another_measurement_are_not_ranked_with_new_ones(tmp_path: Path, change: dict, told: str) -> None:
+    space = {"optimizer.learning_rate": Float(1e-4, 1e-1, log=True)}
+    study = dataclasses.replace(STUDY, trials=1, space=space)
+    search(study, tmp_path, tmp_path, train=curve)
+    (row,) = rows_of(tmp_path)
+    assert row["metric"] == "knn"
+    assert {"data.split": "train[:80%]", "data.test_split": "train[80%:]", "views.preset": "gray"}.items() <= row["config"].items()
+    assert "optimizer.learning_rate" not in row["config"]
+    aside = {**HELD_OUT, "logging.every_steps": 7, "checkpoint.keep": 9, "data.max_bad_share": 0.5}
+    assert list(trials(dataclasses.replace(study, changes=aside, trials=3, title="x"), tmp_path)) == [0]
+    other = dataclasses.replace(study, **{**change, **({"config": str(ROOT / "configs" / change["config"])} if "config" in change else {})})
+    with pytest.raises(cfg.ConfigError) as caught:
+        search(other, tmp_path, tmp_path, train=curve)
+    assert f"results.jsonl, line 1: trial 0 is of another search: {told}" in str(caught.value)
+    assert str(caught.value).endswith("; move the file away to search anew, or take the old values back")
+    (tmp_path / "results.jsonl").write_text(json.dumps({key: row[key] for key in row if key not in ("metric", "config")}) + "\n")
+    assert list(trials(other, tmp_path)) == [0]  # of an earlier version
+
+
+def test_the_rows_of_the_repository_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    study, _, folder = load_study("experiments/search_digits/search.py")
+    assert list(trials(study, folder)) == list(range(16))
+
+
 def test_a_file_defines_one_study_and_a_search_has_no_scales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     study, scale, folder = load_study("experiments/search_digits/search.py")

@@ -105,6 +105,34 @@ def test_a_sweep_runs_notes_what_diverged_and_goes_on(tmp_path: Path, capsys: py
     assert again[1]["metrics"] == rows[0]["metrics"]  # its run stood in the working folder
 
 
+def test_a_point_that_was_measured_with_another_configuration_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, ran = tmp_path / "sweep.py", []
+    text = TINY.replace("CONFIG", str(ROOT / "configs/digits.py")).replace("(0,)", "(0, 1)")
+    monkeypatch.setattr(sys.modules["byol_jax.build.sweep"], "measure", lambda spec, workdir: ran.append(spec.seed) or {"metrics": {}})
+
+    def run(source: str) -> None:
+        file.write_text(source)
+        build.sweep(*load_study(str(file))[:2], tmp_path, tmp_path / "runs", lambda line: None)
+
+    run(text)
+    run(text.replace("two steps", "of two steps").replace('"logging.every_steps": 1', '"logging.every_steps": 2'))
+    assert ran == [0, 0, 1, 1]
+    with pytest.raises(cfg.ConfigError) as caught:
+        run(text.replace("1e-3", "1e-4"))
+    changed = "was measured with another configuration: optimizer.learning_rate: 0.001 there, 0.0001 here"
+    wanted = [
+        f"{tmp_path / 'results.jsonl'}, line {line}: point 'slow', seed {seed}, {changed}; "
+        "delete the line, and it runs again, or take the old values back"
+        for line, seed in ((1, 0), (3, 1))
+    ]
+    assert list(caught.value.errors) == wanted
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    old = [json.dumps({key: row[key] for key in row if key != "config"}) + "\n" for row in rows]
+    (tmp_path / "results.jsonl").write_text("".join(old))  # of an earlier version
+    run(text.replace("1e-3", "1e-4"))
+    assert ran == [0, 0, 1, 1]
+
+
 def test_of_several_processes_the_first_says_what_is_missing_and_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here is the second, whose own file knows another point than that of the first."""
     (tmp_path / "sweep.py").write_text(TINY.replace("CONFIG", str(ROOT / "configs/digits.py")))

@@ -17,6 +17,7 @@ from byol_jax.build.sweep import RESULTS, accuracies, add_result, device, result
 from byol_jax.checkpoint import CheckpointError
 from byol_jax.config import ConfigError, Spec, digest
 from byol_jax.config.search import Search
+from byol_jax.config.tree import measured_differences
 from byol_jax.report.history import read_metrics
 from byol_jax.report.search import write_page
 from byol_jax.train import Diverged, Judge, Stopped
@@ -66,7 +67,8 @@ def _trial(study: Search, number: int, folder: Path, workdir: Any, say: Callable
     suggestion = suggest(study, before, number)
     say(f"[{number + 1}/{study.trials}] " + ", ".join(f"{key} = {value!r}" for key, value in suggestion.values.items()))
     row, error = _outcome(study, suggestion.values, workdir / f"trial{number:03d}", suggestion.stops, train)
-    add_result(folder, {"trial": number, "values": suggestion.values, **row, "device": device()})
+    of = {"metric": study.metric, "config": study.measured()}
+    add_result(folder, {"trial": number, "values": suggestion.values, **row, **of, "device": device()})
     say(f"  {row['state']}" + (f", {study.metric} {row['value']:.4f}" if row["state"] == "complete" else ""))
     rows = list(trials(study, folder).values())
     write_page(study, rows, folder)
@@ -75,8 +77,12 @@ def _trial(study: Search, number: int, folder: Path, workdir: Any, say: Callable
 
 
 def trials(study: Search, folder: Path) -> dict[int, dict[str, Any]]:
-    """Number -> row of the trials measured so far. Raises ConfigError for a line that is not of this search."""
+    """Number -> row of the trials measured so far. Raises ConfigError for a line that is not of this search.
+
+    Rows of earlier versions do not say what was measured, and are believed.
+    """
     found: dict[int, dict[str, Any]] = {}
+    here = study.measured()
     for line, row in enumerate(results(folder), 1):
         where = f"{folder / RESULTS}, line {line}"
         if row.get("state") not in STATES or "trial" not in row:
@@ -90,6 +96,10 @@ def trials(study: Search, folder: Path) -> dict[int, dict[str, Any]]:
         if wrong:
             text = f"trial {row['trial']} was made in another space: {wrong[0]} = {values.get(wrong[0], 'not there')!r}"
             raise ConfigError([f"{where}: {text}; move the file away to search anew, or take the old space back"])
+        others = [f"metric: {row['metric']!r} there, {study.metric!r} here"] if row.get("metric", study.metric) != study.metric else []
+        if others := others + measured_differences(row.get("config", here), here):
+            text = f"trial {row['trial']} is of another search: {'; '.join(others)}"
+            raise ConfigError([f"{where}: {text}; move the file away to search anew, or take the old values back"])
         found[row["trial"]] = row
     return found
 

@@ -16,6 +16,7 @@ from byol_jax import evaluate, parallel
 from byol_jax.build import objects, runs
 from byol_jax.config import ConfigError, Spec
 from byol_jax.config.sweep import Point, Sweep
+from byol_jax.config.tree import measured, measured_differences
 from byol_jax.report.sweep import PAGE, write_page
 from byol_jax.train.loop import Diverged
 from byol_jax.workdir import folder as folder_of
@@ -35,20 +36,40 @@ def sweep(study: Sweep, scale: str, folder: Path, workdir: str | os.PathLike[str
 
     Returns:
       The page's path.
+
+    Raises:
+      ConfigError: a point was measured with another configuration.
     """
+    if parallel.is_main():
+        _refuse_others(study, scale, folder)
     runs_in = folder_of(workdir) / scale
     todo = [(seed, point) for seed in study.scales[scale].seeds for point in study.at(scale)]
     for number, (seed, point) in enumerate(todo, 1):
         if parallel.of_main(parallel.is_main() and (scale, point.name, seed) in _known(folder)):
             continue
         say(f"[{number}/{len(todo)}] {point.name}, seed {seed}")
-        row = {"scale": scale, "point": point.name, "seed": seed, **measure(study.spec(point, scale, seed), runs_in / _place(point, seed))}
+        spec = study.spec(point, scale, seed)
+        of = {"scale": scale, "point": point.name, "seed": seed, "config": measured(spec)}
+        row = {**of, **measure(spec, runs_in / _place(point, seed))}
         if parallel.is_main():
             add_result(folder, row)
             write_page(study, results(folder), folder)
     if parallel.is_main():
         write_page(study, results(folder), folder)
     return folder / PAGE
+
+
+def _refuse_others(study: Sweep, scale: str, folder: Path) -> None:
+    """Raises ConfigError for points that were another configuration's. Rows of earlier versions do not say so, and are believed."""
+    points, errors = {point.name: point for point in study.at(scale)}, []
+    for line, row in enumerate(results(folder), 1):
+        if row["scale"] != scale or row["point"] not in points or "config" not in row:
+            continue
+        if others := measured_differences(row["config"], measured(study.spec(points[row["point"]], scale, row["seed"]))):
+            text = f"point {row['point']!r}, seed {row['seed']}, was measured with another configuration: {'; '.join(others)}"
+            errors.append(f"{folder / RESULTS}, line {line}: {text}; delete the line, and it runs again, or take the old values back")
+    if errors:
+        raise ConfigError(errors)
 
 
 def _known(folder: Path) -> set[tuple[str, str, int]]:

@@ -12,6 +12,7 @@ from byol_jax.config.check import ConfigError, leaves, nearest, nearest_key
 from byol_jax.config.mix import parts
 from byol_jax.config.spec import DataSpec, Form, Spec
 from byol_jax.config.sweep import METRICS, Changes, changed
+from byol_jax.config.tree import measured
 
 FIXED = ("data.", "evaluation.", "seed")  # what is measured, or luck: never chosen by what was measured
 
@@ -129,6 +130,10 @@ class Search:
     def spec(self, values: Changes) -> Spec:
         """The whole configuration with these values of the space. Raises ConfigError."""
         return changed(self.config, {**self.changes, **values})
+
+    def measured(self) -> dict[str, Any]:
+        """What all trials have in common that decides their results, for their rows. Raises ConfigError."""
+        return {key: value for key, value in measured(self.spec({})).items() if key not in self.space}
 
 
 def check(search: Search) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -22,6 +22,9 @@ _FREE_DATA = ("path", "test_path", "test_split", "labelled_split", "in_memory", 
 _FREE_FILES = ("text.tokenizer", "text.cache", "encoder.path", "method.teacher.workdir")
 _FREE_ROOMS = ("checkpoint", "evaluation", "logging", "encoder.remat", "optimizer.shard_state")
 FREE_TO_CHANGE = (*_FREE_ROOMS, *_FREE_FILES, *(f"data.{key}" for key in _FREE_DATA))
+# No result of a study depends on these.
+_ASIDE_DATA = ("data.in_memory", "data.on_device", "data.max_bad_share")
+_ASIDE = ("checkpoint", "logging", "encoder.remat", "optimizer.shard_state", "text.cache", *_ASIDE_DATA)
 
 
 def default() -> ConfigDict:
@@ -122,7 +125,12 @@ def flat(spec: Spec) -> dict[str, Any]:
 
 def is_free(key: str) -> bool:
     """Whether a run may go on with another value of this key."""
-    return key in FREE_TO_CHANGE or key.partition(".")[0] in FREE_TO_CHANGE
+    return _within(key, FREE_TO_CHANGE)
+
+
+def _within(key: str, names: Sequence[str]) -> bool:
+    """Whether the key or its room is among them."""
+    return key in names or key.partition(".")[0] in names
 
 
 def differences(old: Spec, new: Spec) -> list[str]:
@@ -130,3 +138,21 @@ def differences(old: Spec, new: Spec) -> list[str]:
     a, b = flat(old), flat(new)
     keys = [key for key in a if not is_free(key) and a[key] != b[key]]
     return [f"{key}: {a[key]!r} there, {b[key]!r} here" for key in keys]
+
+
+def measured(spec: Spec) -> dict[str, Any]:
+    """Dotted key -> value, as JSON has it, of what is not at its default and decides a result: a row of a study is told apart by it.
+
+    Values and no digest, so that a difference has a name and a key that comes with a later version makes none.
+    """
+    base = flat(Spec())
+    where = ("data.path",) if spec.data.source == "tfds" else ()  # its name says which images, the path only where they lie
+    kept = {key: value for key, value in flat(spec).items() if value != base[key] and not _within(key, (*_ASIDE, *where))}
+    return dict(json.loads(json.dumps(kept)))
+
+
+def measured_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """``key: old there, new here`` for what ``measured`` told of two configurations."""
+    base = flat(Spec())
+    a, b = ({key: told.get(key, base.get(key)) for key in {**old, **new}} for told in (old, new))
+    return [f"{key}: {a[key]!r} there, {b[key]!r} here" for key in a if a[key] != b[key]]
