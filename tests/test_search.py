@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import build, cli, parallel
+from byol_jax import build, cli, data, parallel
 from byol_jax import config as cfg
 from byol_jax.build import runs
 from byol_jax.build.search import search, trained, trials
@@ -394,6 +394,40 @@ def test_a_search_from_the_command_line_and_a_trial_that_was_interrupted(
     assert command(*words) == 0  # all is done: nothing is run
     assert capsys.readouterr().out == f"written to {file.parent / 'results.md'}\n"
     assert command(*words, "--config.seed=3") == 2
+
+
+def own(split: str, labels: dict[str, list[int]]):
+    """A source of a configuration: black images with these labels, by the name of the split."""
+    return data.from_arrays(np.zeros((10, 16, 16, 3), np.uint8), np.array(labels[split], np.int32))
+
+
+def test_a_search_on_data_without_labels_is_refused_before_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    none, one, both = [-1] * 10, [-1] * 9 + [3], [3] * 10
+    ran = []
+    metrics = {"knn_top1": 0.5}
+    monkeypatch.setattr(runs, "pretrain", lambda spec, workdir, hooks: ran.append(1) or types.SimpleNamespace(step=1, metrics=metrics))
+
+    def run(train: list[int], test: list[int], metric: str = "knn", **changes) -> list[str]:
+        source = {"data.source": "tests.test_search:own", "data.args": {"labels": {"train": train, "train[80%:]": test}}}
+        changes = {**source, "data.split": "train", "data.test_split": "train[80%:]", **changes}
+        study = dataclasses.replace(STUDY, changes=changes, space={"method.tau": Float(0.9, 1)}, trials=1, metric=metric, held_out=True)
+        try:
+            search(study, tmp_path, tmp_path / "runs")
+        except cfg.ConfigError as error:
+            return list(error.errors)
+        return []
+
+    some = "examples have a label; metric = 'knn' needs a label of at least one: give a split or a folder with labels"
+    every = "examples have a label; metric = 'linear' needs a label of each: give a split or a folder with labels"
+    every += ", or metric = 'knn', which takes those that have one"
+    assert run(none, none) == [f"data.split = 'train': 0 of 10 {some}", f"data.test_split = 'train[80%:]': 0 of 10 {some}"]
+    assert run(both, none) == [f"data.test_split = 'train[80%:]': 0 of 10 {some}"]
+    assert run(one, both, **{"evaluation.monitor_examples": 5}) == [f"data.split = 'train': 0 of 5 {some}"]
+    assert run(one, both, "linear") == [f"data.split = 'train': 1 of 10 {every}"]
+    assert run(both, both, **{"data.test_split": None})[0].startswith("data.test_split = None: this evaluation needs test data")
+    assert (ran, list(tmp_path.iterdir())) == ([], [])
+    assert run(one, one) == []
+    assert ran == [1]
 
 
 @pytest.mark.parametrize(("stop_at", "asked", "state", "epoch"), [(4, 7, "complete", 7), (2, 4, "pruned", 4), (3, 6, "pruned", 6)])

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from byol_jax import data
 from byol_jax.build import objects, runs
 from byol_jax.build.suggest import STATES, optuna_or_error, suggest
 from byol_jax.build.sweep import RESULTS, accuracies, add_result, device, results
@@ -46,7 +48,7 @@ def search(
       The page's path.
 
     Raises:
-      ConfigError: Optuna is missing, there are several processes, or the results are of another search.
+      ConfigError: Optuna is missing, there are several processes, the data has no labels, or the results are of another search.
       ValueError: the first trials all failed; this is the error of the last.
     """
     if jax.process_count() > 1:
@@ -54,11 +56,33 @@ def search(
             [f"SEARCH: a search runs in one process, on all its devices; here are {jax.process_count()}: start it on one host"]
         )
     optuna_or_error()
-    train = train or functools.partial(trained, examples=len(objects.train_source(study.spec({}))))
+    if train is None:
+        _refuse_unlabelled(study)
+        train = functools.partial(trained, examples=len(objects.train_source(study.spec({}))))
     for number in range(study.trials):
         if number not in trials(study, folder):
             _trial(study, number, folder, folder_of(workdir), say, train)
     return write_page(study, list(trials(study, folder).values()), folder)
+
+
+def _refuse_unlabelled(study: Search) -> None:
+    """Raises ConfigError where the accuracy could not be measured, which else the end of the first run would show."""
+    spec, errors = study.spec({}), []
+    known, test = objects.labelled_source(spec), runs.test_or_error(spec)
+    enough, rule, advice = np.all, "each", "give a split or a folder with labels, or metric = 'knn', which takes those that have one"
+    if study.metric == "knn":
+        known = data.spread(known, spec.evaluation.monitor_examples)  # as the run itself does
+        enough, rule, advice = np.any, "at least one", "give a split or a folder with labels"
+    voters = "labelled_split" if spec.data.labelled_split else "split"
+    asked = "test_split" if spec.data.test_path is None else "test_path"
+    for key, source in ((voters, known), (asked, test)):
+        label = data.labels_of(source)
+        if label is None or not enough(label >= 0):
+            some = 0 if label is None else int((label >= 0).sum())
+            told = f"data.{key} = {getattr(spec.data, key)!r}: {some} of {len(source)} examples have a label"
+            errors.append(f"{told}; metric = {study.metric!r} needs a label of {rule}: {advice}")
+    if errors:
+        raise ConfigError(errors)
 
 
 def _trial(study: Search, number: int, folder: Path, workdir: Any, say: Callable[[str], None], train: Train) -> None:
