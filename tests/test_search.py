@@ -21,6 +21,7 @@ from byol_jax.checkpoint import CheckpointError
 from byol_jax.config.search import Choice, Float, Int, Search, check, not_held_out
 from byol_jax.config.spec import DataSpec
 from byol_jax.config.study import load_study
+from byol_jax.report.search import command as best
 from byol_jax.report.search import write_page
 from byol_jax.train import Judge, Stopped
 
@@ -220,6 +221,14 @@ def test_the_page_by_hand(tmp_path: Path) -> None:
     wanted = "byol-jax pretrain --config configs/digits.py --config.epochs=10 --config.method.tau=0.93 --workdir runs/best"
     assert wanted in page.splitlines()
     assert (tmp_path / "results.png").stat().st_size > 1000
+
+
+def test_the_command_of_the_best_values_trains_on_the_same_data() -> None:
+    held = {"data.split": "train[:80%]", "data.labelled_split": "train[:80%]", "data.test_split": "train[80%:]", "data.test_path": "t"}
+    changes = {"data.path": "my images", **held, "data.augment_on": "host", "epochs": 10}
+    study = dataclasses.replace(STUDY, config="configs/folder.py", changes=changes)
+    kept = "'--config.data.path=my images' --config.data.augment_on=host --config.epochs=10 --config.method.tau=0.9"
+    assert best(study, {"method.tau": 0.9}) == f"byol-jax pretrain --config configs/folder.py {kept} --workdir runs/best"
 
 
 @pytest.mark.parametrize(

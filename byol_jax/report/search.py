@@ -20,6 +20,7 @@ Row = Mapping[str, Any]
 Rows = Sequence[Row]
 ORDER = ("complete", "pruned", "diverged", "failed")
 KNN = "k-NN top-1 %"
+HELD_OUT = ("data.split", "data.labelled_split", "data.test_split", "data.test_path")  # keys that keep images back to judge by
 MARKS = {"complete": ("o", COLOURS[0]), "pruned": ("x", COLOURS[3])}
 
 
@@ -61,7 +62,7 @@ def state(row: Row) -> str:
 
 def command(study: Search, values: Mapping[str, Any]) -> str:
     """What trains with these values: the changes of the search too, but for those that hold images out."""
-    kept = {key: value for key, value in study.changes.items() if not key.startswith("data.")}
+    kept = {key: value for key, value in study.changes.items() if key not in HELD_OUT}
     flags = [f"--config.{key}={value}" for key, value in {**kept, **values}.items()]
     return shlex.join(["byol-jax", "pretrain", "--config", study.config, *flags, "--workdir", "runs/best"])
 
@@ -72,11 +73,7 @@ def _metric(study: Search) -> str:
 
 
 def _judged(study: Search) -> str:
-    images = {
-        key: study.changes[key]
-        for key in ("data.split", "data.labelled_split", "data.test_split", "data.test_path")
-        if key in study.changes
-    }
+    images = {key: study.changes[key] for key in HELD_OUT if key in study.changes}
     told = ", ".join(f"`{key} = {value!r}`" for key, value in images.items()) or "as the configuration holds them out"
     return f"Judged on training images that were held out ({told}), never on the test set."
 
