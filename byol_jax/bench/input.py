@@ -25,6 +25,8 @@ WINDOW = 2.0  # seconds that a repeat measures, at least
 SKIPPED = 2  # batches after the first that are not counted: buffers fill while it is waited for
 HOW = f"A repeat opens the input anew, skips {SKIPPED + 1} batches or more and counts {WINDOW:g} s or more. Files were read before."
 
+NOT_OF_A_RUN = "data.on_device = True: a run's host sends indices alone. What was measured is its input with data.on_device = False."
+
 
 class Stopwatch:
     """Opens an input, waits for its first batch, then measures seconds a batch.
@@ -83,7 +85,8 @@ def host_input(spec: Spec, *, repeats: int, synthetic: bool, baseline: bool, pee
         "first_batch_s": {name: statistics.median(watch.first[1:]) for name, watch in watches.items()},
     }
     names = {OFFICIAL if name == PEER else name: name for name in peers}
-    return Result(rows, names, facts, (HOW, *([lightly.input_note(spec)] if peer else [])))
+    notes = [NOT_OF_A_RUN] * spec.data.on_device + [HOW] + ([lightly.input_note(spec)] if peer else [])
+    return Result(rows, names, facts, tuple(notes))
 
 
 def _official(spec: Spec, source: Any) -> Inputs:

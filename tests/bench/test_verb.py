@@ -108,6 +108,16 @@ def test_input_with_the_official_form(
     assert "hands out no encoded images; take a folder of JPEGs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_input_that_a_run_would_not_have_is_told(
+    config: str, held: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("byol_jax.bench.input.WINDOW", 0.01)
+    assert run("input", "--config", config + ":held" * held, "--repeats", "1") == 0
+    told = "data.on_device = True: a run's host sends indices alone. What was measured is its input with data.on_device = False."
+    assert (told in " ".join(capsys.readouterr().out.split())) is held
+
+
 def test_what_the_official_input_gives(tmp_path: Path) -> None:
     """Views that are whole images differ from a decoding by hand by rounding alone; smaller ones are cut apart for each view."""
     from byol_jax.data import decode_twice
