@@ -180,10 +180,12 @@ def read(compiled: Any, loop: int, shard_state: bool = False, data: int = 0) -> 
     Args:
       loop: micro-batches of the loop in the program, whose body the compiler's costs count once; 1: there is none.
       shard_state: parameters are gathered where the networks begin, and their gradients may be scattered.
-      data: bytes of the arguments that no optimizer goes over.
+      data: bytes of the arguments that no optimizer goes over, and from which the batch is fetched.
     """
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {"bytes accessed": 0.0}
     found = hlo.collectives(compiled.as_text(), loop)
+    # The TPU's compiler leaves these no name. Gradients, statistics and metrics are no whole numbers; pixels, labels and indices are.
+    fetching = [one for one in found if data and one.whole]
     moved_outside = min(UPDATE_PASSES * (memory.argument_size_in_bytes - data), cost["bytes accessed"])
     return {
         "arguments": memory.argument_size_in_bytes,
@@ -193,16 +195,18 @@ def read(compiled: Any, loop: int, shard_state: bool = False, data: int = 0) -> 
         "code": memory.generated_code_size_in_bytes,
         "moved": float(cost["bytes accessed"] - moved_outside) * loop + moved_outside,
         "collectives": {kind: list(total) for kind, total in hlo.totals(found).items()},
-        "fetched": {kind: size for kind, (_, size) in hlo.totals([one for one in found if resident.FETCH in one.name]).items()},
+        "fetched": {kind: size for kind, (_, size) in hlo.totals(fetching).items()},
         "strangers": tuple(
-            f"{one.kind} of {one.times} x {one.bytes:,} bytes in {one.name}" for one in found if not _needed(one, shard_state)
+            f"{one.kind} of {one.times} x {one.bytes:,} bytes in {one.name}"
+            for one in found
+            if not (one in fetching or _needed(one, shard_state))
         ),
     }
 
 
 def _needed(one: hlo.Collective, shard_state: bool) -> bool:
     """Whether a step is meant to have it. What layers gather by mistake bears their name behind that of the ``shard_map``."""
-    if WHOLE_BATCH in one.name or resident.FETCH in one.name:
+    if WHOLE_BATCH in one.name:
         return True
     at_its_edge = one.name.endswith("/shard_map") if one.kind == GATHER else one.kind == SCATTER
     return one.kind == ALLOWED or (shard_state and at_its_edge)

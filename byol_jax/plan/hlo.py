@@ -34,12 +34,16 @@ _LAYOUT = re.compile(r"(?<=\])\{[^{}]*\}")
 
 @dataclass(frozen=True)
 class Collective:
-    """One operation: ``bytes`` of its result on each device, the ``times`` it runs in a step, and the part of the model it came from."""
+    """One operation: ``bytes`` of its result on each device, the ``times`` it runs in a step, and the part of the model it came from.
+
+    ``whole``: its result is of whole numbers.
+    """
 
     kind: str
     bytes: int
     times: int
     name: str
+    whole: bool = False
 
 
 def collectives(text: str, loop: int = 1) -> list[Collective]:
@@ -48,7 +52,7 @@ def collectives(text: str, loop: int = 1) -> list[Collective]:
     A pair of start and done is one; a tuple counts as the sum of its parts; what stands in a loop runs as often as the loop, which is
     ``loop`` times where the text does not say it (the TPU compiler's does not).
     """
-    found: list[tuple[str, str, int, str]] = []
+    found: list[tuple[str, str, int, str, bool]] = []
     calls: dict[str, list[tuple[str, int]]] = {}
     here = ""
     for line in text.splitlines():
@@ -60,7 +64,7 @@ def collectives(text: str, loop: int = 1) -> list[Collective]:
         if operation := _operation(line):
             found.append((here, *operation))
     times = _times(calls)
-    return [Collective(kind, size, times(where), name) for where, kind, size, name in found]
+    return [Collective(kind, size, times(where), name, whole) for where, kind, size, name, whole in found]
 
 
 def totals(found: list[Collective]) -> dict[str, tuple[int, int]]:
@@ -89,7 +93,7 @@ def plain(line: str) -> str:
     return _LAYOUT.sub("", _COMMENT.sub("", line))
 
 
-def _operation(line: str) -> tuple[str, int, str] | None:
+def _operation(line: str) -> tuple[str, int, str, bool] | None:
     match = _OPERATION.match(plain(line))
     if not match or match["half"] == "-done":
         return None
@@ -97,7 +101,8 @@ def _operation(line: str) -> tuple[str, int, str] | None:
     if match["half"] == "-start":
         shape = result_of_start(shape, kind)
     came_from = re.search(r'op_name="([^"]*)"', line)
-    return kind, array_bytes(shape), came_from[1] if came_from else match["name"]
+    whole = all(of.startswith(("s", "u", "pred")) for of, _ in _ARRAY.findall(shape))
+    return kind, array_bytes(shape), came_from[1] if came_from else match["name"], whole
 
 
 def result_of_start(shape: str, kind: str) -> str:

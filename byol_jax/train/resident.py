@@ -23,7 +23,6 @@ from byol_jax.models.forms import traced_for
 from byol_jax.parallel import AXIS, replicated, spread
 from byol_jax.views import Views
 
-FETCH = "fetch_rows"  # stands in the names of a program's operations: what crosses devices for it, and for nothing else
 SHARE = 0.5  # of a device's memory; the rest is for the network
 Rows = dict[str, jax.Array]
 Step = Callable[[Any, Any], tuple[Any, dict[str, Any]]]
@@ -59,8 +58,7 @@ class Resident:
         Args:
           rows: ``self.rows``, handed in so that they are an argument of the compiled step and not a constant in it.
         """
-        with jax.named_scope(FETCH):
-            taken = jax.shard_map(_exchange, mesh=self._mesh, in_specs=(P(AXIS), P(AXIS)), out_specs=P(AXIS))(rows, index)
+        taken = jax.shard_map(_exchange, mesh=self._mesh, in_specs=(P(AXIS), P(AXIS)), out_specs=P(AXIS))(rows, index)
         taken["image"] = taken["image"].reshape(-1, *self.shape)
         return jax.lax.optimization_barrier(taken)  # else XLA may fuse the fetch into the crops, and round them otherwise
 

@@ -121,6 +121,7 @@ def test_faults_are_told_by_kind_and_by_bytes() -> None:
     assert compiled(collectives={"all-reduce": [9, 102_000_000]}, **sums).faults() == []  # a hundredth, and metrics
     (more,) = compiled(collectives={"all-reduce": [9, 103_000_000]}, **sums).faults()
     assert more.startswith("all-reduces of 103,000,000 bytes, where gradients and batch statistics have 101,000,000")
+    assert compiled(collectives={"all-reduce": [9, 103_000_000]}, fetched={"all-reduce": 1_000_000}, **sums).faults() == []
     (fewer,) = compiled(collectives={"all-reduce": [9, 99_999_999]}, **sums).faults()
     assert fewer.startswith("all-reduces of 99,999,999 bytes are fewer than the gradients' 100,000,000")
     assert len(compiled(collectives={}, **sums).faults()) == 1

@@ -47,6 +47,18 @@ def test_tuples_are_summed_and_names_are_kept() -> None:
     assert totals(collectives(PLAIN)) == {"all-reduce": (2, 1024 + 147_716), "all-gather": (1, 256)}
 
 
+INTEGERS = """ENTRY main {
+  %all-reduce.52 = s32[8]{0:T(128)S(1)} all-reduce(%dynamic-update-slice.2), channel_id=1, to_apply=%add.5
+  %all-reduce.53 = u32[2,256]{1,0:T(2,128)S(1)} all-reduce(%bitcast.1396), channel_id=2, to_apply=%region_0.1
+  %all-reduce.54 = (s32[8]{0:T(128)}, bf16[8]{0:T(128)}) all-reduce(%a, %b), channel_id=3, to_apply=%region_1.2
+}
+"""
+
+
+def test_whole_numbers_are_told_from_others() -> None:
+    assert [(one.bytes, one.whole) for one in collectives(INTEGERS)] == [(32, True), (2048, True), (48, False)]
+
+
 PAIRS = """ENTRY main {
   %all-reduce-start = (f32[10]{0}, f32[6]{0}) all-reduce-start(%a, %b), to_apply=%sum
   %all-reduce-done = (f32[10]{0}, f32[6]{0}) all-reduce-done(%all-reduce-start)
