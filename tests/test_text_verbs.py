@@ -179,5 +179,5 @@ def test_a_plan_needs_no_texts_and_depends_on_the_tokenizer(config_file: str, tm
     larger = data.train_tokenizer([*sentences(50), "xylophone quartz"], tmp_path / "tokenizer.json", vocab=500)
     assert larger.vocab != words.vocab
     other = config.load(config_file, [("data.path", "elsewhere.jsonl"), ("text.tokenizer", str(larger.path))])
-    keys = [cache.key(each, topology.find("cpu:8"), inputs)["encoder"]["vocab"] for each in (spec, other)]
+    keys = [cache.key(each, topology.find("cpu:8"), inputs)["encoder"][0]["vocab"] for each in (spec, other)]
     assert keys == [words.vocab, larger.vocab]

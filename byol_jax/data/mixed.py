@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from byol_jax.data.arrays import ArraySource
-from byol_jax.data.source import UNLABELLED, EncodedSource, Source, content_of, labels_of, num_classes
+from byol_jax.data.source import UNLABELLED, EncodedSource, Source, bad_share_of, content_of, labels_of, num_classes
 
 Labels = bool | str  # of a part: shown, hidden, or shown as a label set of this name
 
@@ -29,7 +29,7 @@ class Mixture:
       label_sets: classes by name, where the parts' labels are told apart; then a label is counted on from the sets before its own. {} where
         all parts speak of the same classes.
       class_names: of all sets, one after the other; None unless every part that shows labels has names.
-      content: as of any source; all parts have the same.
+      content, max_bad_share: as of any source; the first is that of all parts, the second the largest of theirs.
     """
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float], labels: Sequence[Labels], classes: Sequence[int]) -> None:
@@ -40,7 +40,7 @@ class Mixture:
         self.counts = _counts([len(source) for source in sources], shares)
         self._starts = np.cumsum([0, *self.counts])
         self._lengths = np.array([len(source) for source in sources], np.int64)
-        self.content = content_of(sources[0])
+        self.content, self.max_bad_share = content_of(sources[0]), max(map(bad_share_of, sources))
         self.label_sets = _label_sets(self.shown, classes)
         self._offsets = dict(zip(self.label_sets, np.cumsum([0, *self.label_sets.values()]).tolist(), strict=False))
         self.class_names = _class_names(self.sources, self.shown, classes)

@@ -45,6 +45,12 @@ def test_shares_and_rows_by_hand() -> None:
         mixed[10]
 
 
+def test_as_many_may_be_bad_as_in_the_part_that_allows_most() -> None:
+    lenient = data.subset(numbered(0, 3), [0, 1, 2])
+    lenient.max_bad_share = 0.2
+    assert [mixture(parts).max_bad_share for parts in ([numbered(0, 3), lenient], [numbered(0, 3)])] == [0.2, 0.01]
+
+
 def test_weights_as_the_lengths_are_put_the_parts_in_a_row() -> None:
     assert colours(mixture([numbered(0, 3), numbered(10, 2)])) == [0, 1, 2, 10, 11]
 
