@@ -346,7 +346,8 @@ def test_steps_in_float64(name: str, count: int, compiled: Callable) -> None:
 # three steps of this fixture 7e-6, 2e-4 and 8e-3 in momentum norms (it turns chaotic), and 4e-7, 3e-7 and 1.6e-5 in losses.
 
 
-@pytest.mark.parametrize("name", ["ResNet18", pytest.param("ResNet50", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ResNet18", "ResNet50"])
 def test_outputs_in_float32(name: str) -> None:
     fixture = load(name)
     compare_outputs(fixture, forward(fixture, np.float32), "", evaluated=6e-6, trained=9e-5)

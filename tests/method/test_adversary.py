@@ -95,7 +95,7 @@ def test_separate_statistics_are_those_of_clean_views(method, batch, mesh) -> No
         chex.assert_trees_all_close(shared.online["batch_stats"], plain.online["batch_stats"], rtol=1e-3)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_eight_devices_equal_one_with_a_random_start(method, batch, mesh, accumulate) -> None:
     hard = dataclasses.replace(method, passes=adversary(random_start=True, weight=0.5))
     options = {"augment": lambda keys, batch: batch, "key": jax.random.key(5), "accumulate": accumulate}

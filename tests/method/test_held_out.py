@@ -20,7 +20,7 @@ def noisy(keys: jax.Array, batch: dict) -> dict:
     return {**batch, "view1": batch["view1"] + noise(keys), "view2": batch["view2"] - noise(keys)}
 
 
-@pytest.mark.parametrize(("devices", "target", "parts"), [(1, "ema", 1), (1, "stop_gradient", 1), (4, "stop_gradient", 1), (2, "ema", 4)])
+@pytest.mark.parametrize(("devices", "target", "parts"), [(1, "ema", 1), (4, "stop_gradient", 1), (2, "ema", 4)])
 def test_it_measures_what_a_step_measures(method, batch, mesh, devices, target, parts) -> None:
     method = m.Byol(method.encoder, method.projector, method.predictor, num_classes=3, target=target)
     state = m.init(method, TX, jax.random.key(1), batch, augment=noisy, mesh=mesh(devices))

@@ -90,8 +90,7 @@ def test_metrics_are_float32_scalars_of_known_names(method, batch, mesh) -> None
     assert {(leaf.shape, leaf.dtype) for leaf in metrics.values()} == {((), np.dtype("float32"))}
 
 
-@pytest.mark.parametrize("stack_views", [True, False])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("accumulate", "stack_views"), [(1, True), (2, False)])
 def test_eight_devices_equal_one_whose_views_come_the_other_way(method, batch, mesh, accumulate, stack_views) -> None:
     options = {"augment": noisy, "key": jax.random.key(7), "accumulate": accumulate, "tx": m.sgd(0.1)}
     one, eight = (run(method, batch, mesh(n), stack_views=(n == 8) is stack_views, **options) for n in (1, 8))
