@@ -20,6 +20,7 @@ from byol_jax.config.file import look_beside
 from byol_jax.config.mix import parts as parts_of
 from byol_jax.config.rules import BERTS, VITS, is_own
 from byol_jax.config.spec import OptimizerSpec
+from byol_jax.data.files import folder_classes
 
 Classes = int | Mapping[str, int]
 
@@ -84,7 +85,7 @@ def _source(spec: Spec, path: str | None, split: str) -> Any:
 
 def _folder(spec: Spec, path: str) -> data.Source:
     """Images of a folder; test images get the classes of the training images."""
-    names = None if path == spec.data.path else data.folder(str(spec.data.path)).class_names
+    names = None if path == spec.data.path else folder_classes(str(spec.data.path))
     return data.folder(path, class_names=names, max_bad_share=spec.data.max_bad_share)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def folder(path: str | Path, *, class_names: Sequence[str] | None = None, max_ba
         raise ValueError(f"folder: {root} is a file; pass the folder that holds the images")
     names = sorted(os.listdir(root))
     flat = [name for name in names if _is_image(root / name)]
-    classes = {name: found for name in names if _is_class(root / name) and (found := _images_below(root, name))}
+    classes = {name: found for name in names if _is_class(root / name) and (found := sorted(_images_below(root, name)))}
     if not classes and not flat:
         raise ValueError(f"folder: {root} holds no image; suffixes looked for: {', '.join(images.SUFFIXES)}; it holds {_glimpse(names)}")
     if not classes:
@@ -99,6 +99,13 @@ def folder(path: str | Path, *, class_names: Sequence[str] | None = None, max_ba
     return FolderSource(root, [name for found in classes.values() for name in found], labels, known, max_bad_share)
 
 
+def folder_classes(path: str | Path) -> list[str] | None:
+    """The ``class_names`` that ``folder`` finds, without listing the images; None: it is flat. Raises ValueError if it does not exist."""
+    root = existing(path, "folder")
+    names = sorted(os.listdir(root)) if root.is_dir() else []
+    return [name for name in names if _is_class(root / name) and any(_images_below(root, name))] or None
+
+
 def _is_class(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
 
@@ -107,14 +114,12 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _images_below(root: Path, name: str) -> list[str]:
-    """Paths of a class folder's images relative to ``root``, sorted. No file is opened or looked up: there may be a million."""
-    found: list[str] = []
+def _images_below(root: Path, name: str) -> Iterator[str]:
+    """Paths of a class folder's images relative to ``root``. No file is opened or looked up: there may be a million."""
     for folder_path, subfolders, files in os.walk(root / name, followlinks=True):
         subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
         below = os.path.relpath(folder_path, root)
-        found += [f"{below}/{f}" for f in files if f.lower().endswith(images.SUFFIXES) and not f.startswith(".")]
-    return sorted(found)
+        yield from (f"{below}/{f}" for f in files if f.lower().endswith(images.SUFFIXES) and not f.startswith("."))
 
 
 def _glimpse(names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from byol_jax import data
+from byol_jax.data.files import folder_classes
 from byol_jax.data.prepared import prepared_length
 from byol_jax.data.records import several_labels
 from byol_jax.evaluate.encoder import Encoder
@@ -176,8 +177,7 @@ def open_split(task: Task, place: Path, split: str) -> Any:
     """The images of one split, as a source; the classes of folders are those of the first split, the training images."""
     if task.tfds is not None:
         return data.tfds(task.tfds, split, data_dir=place)
-    train = data.folder(place / task.name / task.splits[0])
-    return train if split == task.splits[0] else data.folder(place / task.name / split, class_names=train.class_names)
+    return data.folder(place / task.name / split, class_names=folder_classes(place / task.name / task.splits[0]))
 
 
 def targets_of(task: Task, source: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from byol_jax.data import BadImage, eval_batches, fetch, folder, images, labels_of, subset, train_batches
+from byol_jax.data.files import folder_classes
 from byol_jax.data.source import EncodedSource
 from byol_jax.views import Views
 
@@ -118,6 +119,9 @@ def test_classes_as_another_folder_numbers_them(tmp_path: Path):
     for name in ("dog", "owl"):
         save(plain(), tmp_path / name / "a.png")
     source = folder(tmp_path, class_names=["owl", "cat", "dog"])
+    (tmp_path / "empty").mkdir()
+    assert folder_classes(tmp_path) == folder(tmp_path).class_names == ["dog", "owl"]
+    assert folder_classes(tmp_path / "dog") is folder(tmp_path / "dog").class_names is None
     assert (source.paths, source.labels.tolist()) == (["dog/a.png", "owl/a.png"], [2, 0])
     assert (source.labels.dtype, source.class_names) == (np.int32, ["owl", "cat", "dog"])
     with pytest.raises(ValueError) as caught:
